@@ -1,0 +1,4 @@
+//! One file per event family.
+
+pub mod cgroup;
+pub mod oom;

@@ -1,0 +1,163 @@
+//! Where the running kernel keeps what the eBPF programs read.
+//!
+//! Rust's eBPF target has no CO-RE relocations: the collector resolves every offset from the
+//! kernel's BTF and hands these structs to the programs as read-only globals. A member that this
+//! kernel does not have is [`MISSING`]; the program then leaves the field out.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The kernel has no such member, index or value.
+pub const MISSING: u32 = u32::MAX;
+
+/// A struct of `u32`s, each in bytes unless it says otherwise.
+macro_rules! offsets {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct $name { $($(#[$field_doc])* pub $field: u32,)+ }
+
+        impl $name {
+            /// Nothing is known: every field is [`MISSING`].
+            pub const UNKNOWN: Self = Self { $($field: MISSING,)+ };
+        }
+    };
+}
+
+offsets! {
+    /// `task_struct` and what hangs on it, for [`crate::TaskIdentity`].
+    TaskOffsets {
+        /// `task_struct.pid`
+        pid,
+        /// `task_struct.tgid`
+        tgid,
+        /// `task_struct.comm`
+        comm,
+        /// `task_struct.group_leader`
+        group_leader,
+        /// `task_struct.real_parent`
+        real_parent,
+        /// `task_struct.start_boottime`
+        start_boottime,
+        /// `task_struct.real_cred`
+        real_cred,
+        /// `task_struct.cgroups`
+        cgroups,
+        /// `task_struct.nsproxy`
+        nsproxy,
+        /// `task_struct.signal`
+        signal,
+        /// `task_struct.mm`
+        mm,
+        /// `task_struct.mems_allowed`
+        mems_allowed,
+        /// `task_struct.mempolicy`
+        mempolicy,
+        /// `cred.uid`
+        cred_uid,
+        /// `signal_struct.oom_score_adj`
+        signal_oom_score_adj,
+        /// `signal_struct.pids[PIDTYPE_TGID]`
+        signal_tgid_pid,
+        /// `pid.level`
+        pid_level,
+        /// `pid.numbers`
+        pid_numbers,
+        /// Size of one `struct upid`.
+        upid_size,
+        /// `upid.nr`
+        upid_nr,
+        /// `upid.ns`
+        upid_ns,
+        /// `pid_namespace.ns.inum`
+        pid_ns_inum,
+        /// `nsproxy.mnt_ns`
+        nsproxy_mnt,
+        /// `mnt_namespace.ns.inum`
+        mnt_ns_inum,
+        /// `nsproxy.net_ns`
+        nsproxy_net,
+        /// `net.ns.inum`
+        net_inum,
+        /// `mempolicy.mode`
+        mempolicy_mode,
+        /// `mempolicy.nodes`
+        mempolicy_nodes,
+    }
+}
+
+offsets! {
+    /// `cgroup` and what hangs on it.
+    CgroupOffsets {
+        /// `css_set.dfl_cgrp`
+        css_set_dfl,
+        /// `css_set.subsys[X]`, X the v1 controller that stands for a task; missing on pure v2.
+        css_set_v1,
+        /// `css_set.subsys[memory_cgrp_id]`
+        css_set_memory,
+        /// `cgroup_subsys_state.cgroup`
+        css_cgroup,
+        /// `cgroup.kn`
+        cgroup_kn,
+        /// `cgroup.root`
+        cgroup_root,
+        /// `cgroup_root.hierarchy_id`
+        root_hierarchy,
+        /// `kernfs_node.id`
+        kn_id,
+        /// `kernfs_node.name`
+        kn_name,
+        /// `kernfs_node.__parent`, before 6.15 `parent`
+        kn_parent,
+    }
+}
+
+offsets! {
+    /// `mm_struct`, `mem_cgroup` and `oom_control`, for [`crate::event::oom::OomKill`].
+    OomOffsets {
+        /// 1 where `mark_victim` passes the victim's `task_struct`, 0 where it passes its pid.
+        mark_victim_task,
+        /// `mm_struct.total_vm`, pages
+        mm_total_vm,
+        /// `mm_struct.pgtables_bytes`
+        mm_pgtables,
+        /// The first of `mm_struct.rss_stat`'s counts.
+        mm_rss,
+        /// Bytes from one count to the next.
+        mm_rss_stride,
+        /// `mem_cgroup.css`
+        memcg_css,
+        /// `mem_cgroup.memory`
+        memcg_memory,
+        /// `mem_cgroup.memsw`; with v2 the same place is `swap`
+        memcg_swap,
+        /// `mem_cgroup.oom_lock`
+        memcg_oom_lock,
+        /// `mem_cgroup.under_oom`
+        memcg_under_oom,
+        /// `mem_cgroup.oom_group`
+        memcg_oom_group,
+        /// `mem_cgroup.memory_events`
+        memcg_events,
+        /// Counters in `mem_cgroup.memory_events`, a number.
+        memcg_events_len,
+        /// `page_counter.usage`
+        counter_usage,
+        /// `page_counter.max`
+        counter_max,
+        /// `page_counter.failcnt`
+        counter_failcnt,
+        /// `page_counter.parent`
+        counter_parent,
+        /// `oom_control.memcg`
+        control_memcg,
+        /// `oom_control.gfp_mask`
+        control_gfp_mask,
+        /// `oom_control.order`
+        control_order,
+        /// `oom_control.constraint`
+        control_constraint,
+        /// `oom_control.chosen`
+        control_chosen,
+    }
+}

@@ -1,0 +1,125 @@
+//! What all records share.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Length of `task_struct.comm`, the trailing NUL included.
+pub const COMM_LEN: usize = 16;
+
+/// What a record is. On the wire it is the `u16` of [`Header::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// The path of a cgroup: [`crate::event::cgroup::CgroupPath`].
+    CgroupPath = 1,
+    /// An OOM victim: [`crate::event::oom::OomKill`].
+    OomKill = 2,
+}
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; 2] = [Kind::CgroupPath, Kind::OomKill];
+    /// Slots of a per-kind counter map: one more than the greatest kind.
+    pub const SLOTS: u32 = 3;
+
+    /// The name used for the kind in `lost` events and summaries.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::CgroupPath => "cgroup_path",
+            Kind::OomKill => "oom_kill",
+        }
+    }
+
+    /// The ring that carries it.
+    pub const fn ring(self) -> Ring {
+        match self {
+            Kind::CgroupPath | Kind::OomKill => Ring::Rare,
+        }
+    }
+}
+
+/// A ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Rare, precious events.
+    Rare,
+    /// High rates.
+    Bulk,
+}
+
+impl Ring {
+    /// The name used for the ring in `lost` events and summaries.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Ring::Rare => "rare",
+            Ring::Bulk => "bulk",
+        }
+    }
+}
+
+/// A record whose kind this build does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKind(pub u16);
+
+impl TryFrom<u16> for Kind {
+    type Error = UnknownKind;
+
+    fn try_from(kind: u16) -> Result<Self, UnknownKind> {
+        Kind::ALL.into_iter().find(|k| *k as u16 == kind).ok_or(UnknownKind(kind))
+    }
+}
+
+/// The first 16 bytes of every record.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// When it happened: `CLOCK_BOOTTIME`, nanoseconds.
+    pub time_ns: u64,
+    /// A [`Kind`].
+    pub kind: u16,
+    /// Reserved, zero.
+    pub flags: u16,
+    /// Bytes of the whole record, this header included.
+    pub size: u32,
+}
+
+/// Who a task is: read from the task itself, never from whoever was running.
+///
+/// A field that the kernel does not have is 0 (no pid, namespace inode or cgroup id is ever 0; uid
+/// has [`TaskIdentity::HAS_UID`]).
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TaskIdentity {
+    /// Start of the thread group's leader: `CLOCK_BOOTTIME`, nanoseconds.
+    pub start_boottime_ns: u64,
+    /// kernfs id of its cgroup in the v2 hierarchy.
+    pub cgroup_v2: u64,
+    /// kernfs id of its cgroup in [`TaskIdentity::hierarchy_v1`].
+    pub cgroup_v1: u64,
+    /// Number of the v1 hierarchy that stands for the task; 0 on a pure v2 host.
+    pub hierarchy_v1: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Process id of the parent.
+    pub ppid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Process id in the task's own pid namespace.
+    pub pid_in_ns: u32,
+    /// Inode of the pid namespace.
+    pub pid_ns: u32,
+    /// Inode of the mount namespace.
+    pub mnt_ns: u32,
+    /// Inode of the network namespace.
+    pub net_ns: u32,
+    /// Bits: [`TaskIdentity::HAS_UID`].
+    pub flags: u32,
+    /// Name of the task, NUL-padded, any bytes.
+    pub comm: [u8; COMM_LEN],
+}
+
+impl TaskIdentity {
+    /// `uid` was read.
+    pub const HAS_UID: u32 = 1;
+}

@@ -1,0 +1,3 @@
+//! One file per probe family.
+
+mod oom;

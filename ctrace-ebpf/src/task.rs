@@ -1,0 +1,68 @@
+//! Who a task is.
+
+use ctrace_common::{TaskIdentity, offsets::TaskOffsets};
+
+use crate::{
+    cgroup::TaskCgroups,
+    kernel::{Address, Global, global},
+};
+
+#[unsafe(no_mangle)]
+pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Task(pub Address);
+
+impl Task {
+    /// Its thread id in the initial pid namespace.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.0.read(global!(TASK_OFFSETS, pid))
+    }
+
+    #[inline(always)]
+    pub fn cgroups(self) -> TaskCgroups {
+        TaskCgroups::of_css_set(self.0.follow(global!(TASK_OFFSETS, cgroups)))
+    }
+
+    #[inline(always)]
+    pub fn signal(self) -> Address {
+        self.0.follow(global!(TASK_OFFSETS, signal))
+    }
+
+    /// Fills `identity` with all that can be read of the task.
+    #[inline(always)]
+    pub fn identify(self, identity: &mut TaskIdentity) {
+        let task = self.0;
+        let parent = task.follow(global!(TASK_OFFSETS, real_parent));
+        let leader = task.follow(global!(TASK_OFFSETS, group_leader));
+        let cred = task.follow(global!(TASK_OFFSETS, real_cred));
+        let cgroups = self.cgroups();
+        let nsproxy = task.follow(global!(TASK_OFFSETS, nsproxy));
+        let mnt_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_mnt));
+        let net_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_net));
+
+        identity.start_boottime_ns = leader.read(global!(TASK_OFFSETS, start_boottime));
+        identity.cgroup_v2 = cgroups.v2.id();
+        identity.cgroup_v1 = cgroups.v1.id();
+        identity.hierarchy_v1 = cgroups.v1.hierarchy();
+        identity.tgid = task.read(global!(TASK_OFFSETS, tgid));
+        identity.tid = self.tid();
+        identity.ppid = parent.read(global!(TASK_OFFSETS, tgid));
+        identity.uid = cred.read(global!(TASK_OFFSETS, cred_uid));
+        identity.flags = if cred.is_null() { 0 } else { TaskIdentity::HAS_UID };
+        identity.mnt_ns = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));
+        identity.net_ns = net_ns.read(global!(TASK_OFFSETS, net_inum));
+        identity.comm = task.read(global!(TASK_OFFSETS, comm));
+
+        // `numbers` holds the process's ids from the initial namespace (0) to its own (`level`).
+        let pid = self.signal().follow(global!(TASK_OFFSETS, signal_tgid_pid));
+        let level: u32 = pid.read(global!(TASK_OFFSETS, pid_level));
+        let numbers = pid.member(global!(TASK_OFFSETS, pid_numbers));
+        let own = Address(numbers.0 + level as u64 * global!(TASK_OFFSETS, upid_size) as u64);
+        identity.pid_in_ns = own.read(global!(TASK_OFFSETS, upid_nr));
+        identity.pid_ns =
+            own.follow(global!(TASK_OFFSETS, upid_ns)).read(global!(TASK_OFFSETS, pid_ns_inum));
+    }
+}

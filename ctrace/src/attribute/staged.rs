@@ -1,0 +1,168 @@
+//! Metadata that has been read: known before a container's first event, kept after its last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::CgroupFs;
+use super::bounded::Bounded;
+use super::cgroup::is_hex64;
+use super::runtime::{Metadata, Placement};
+use crate::event::{CgroupKey, Container};
+
+/// Containers that are remembered, living or not.
+const MAX_CONTAINERS: usize = 8 << 10;
+/// Bytes of their metadata: labels have no limit of their own.
+const MAX_BYTES: usize = 6 << 20;
+
+/// What is known of one container from one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub container: Arc<Container>,
+    metadata: Metadata,
+    /// Position of the backend that read it: a lower one knows more.
+    rank: usize,
+}
+
+pub struct Staged {
+    by_id: Bounded<String, Vec<Entry>>,
+    /// Containers whose cgroups were seen on disk. Only those whose id is free text: 64 digits in a
+    /// cgroup's name say as much.
+    by_cgroup: Bounded<CgroupKey, Vec<Entry>>,
+    generation: u64,
+}
+
+impl Staged {
+    pub fn new() -> Self {
+        Self {
+            by_id: Bounded::new(MAX_CONTAINERS, MAX_BYTES),
+            by_cgroup: Bounded::new(MAX_CONTAINERS, MAX_BYTES / 4),
+            generation: 0,
+        }
+    }
+
+    /// Grows whenever something new is learned.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Takes in what the backend at `rank` has read.
+    pub fn stage(&mut self, rank: usize, metadata: Metadata, cgroups: &dyn CgroupFs) {
+        let id = metadata.container.id.clone();
+        let keys = if is_hex64(&id) { Vec::new() } else { keys_of(&metadata, cgroups) };
+        let container = Arc::new(metadata.container.clone());
+        let entry = Entry { container, metadata, rank };
+        let mut changed = false;
+        for key in keys {
+            let entries = self.by_cgroup.get(&key).map(|old| old.clone()).unwrap_or_default();
+            if let Some(entries) = merged(entries, &entry) {
+                let bytes = entries.iter().map(size_of_entry).sum();
+                self.by_cgroup.insert(key, entries, bytes);
+                changed = true;
+            }
+        }
+        let entries = self.by_id.get(&id).map(|old| old.clone()).unwrap_or_default();
+        if let Some(entries) = merged(entries, &entry) {
+            let bytes = entries.iter().map(size_of_entry).sum();
+            self.by_id.insert(id, entries, bytes);
+            changed = true;
+        }
+        self.generation += u64::from(changed);
+    }
+
+    /// The container whose id, of 64 digits, is `id`.
+    pub fn by_id(&mut self, id: &str) -> Option<Arc<Container>> {
+        let entries = self.by_id.get(id).filter(|_| is_hex64(id))?;
+        best(entries).map(|entry| entry.container.clone())
+    }
+
+    /// The container that owns the cgroup, where its state says so and nobody else's does.
+    pub fn by_cgroup(&mut self, key: CgroupKey) -> Option<Arc<Container>> {
+        let entries = self.by_cgroup.get(&key)?;
+        let best = best(entries)?;
+        let is_best = |entry: &Entry| is_same_container(entry, best);
+        let (container, bundle) = entries
+            .iter()
+            .all(is_best)
+            .then(|| (best.container.clone(), best.metadata.bundle.clone()))?;
+        // A low-level runtime's state: the engine that made the bundle knows more.
+        let engine = bundle.and_then(|bundle| {
+            let entries = self.by_id.get(&container.id)?;
+            let of_bundle = |entry: &&Entry| entry.metadata.bundle.as_deref() == Some(&*bundle);
+            entries.iter().filter(of_bundle).min_by_key(|entry| entry.order())
+        });
+        Some(engine.map_or(container, |entry| entry.container.clone()))
+    }
+
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.by_id.values().flatten().map(|entry| &*entry.container)
+    }
+}
+
+impl Entry {
+    /// The best first: a name, then the backend that knows more.
+    fn order(&self) -> (bool, usize) {
+        (self.container.name.is_none(), self.rank)
+    }
+
+    fn source(&self) -> &Path {
+        &self.metadata.source
+    }
+}
+
+fn best(entries: &[Entry]) -> Option<&Entry> {
+    entries.iter().min_by_key(|entry| entry.order())
+}
+
+fn is_same_container(one: &Entry, other: &Entry) -> bool {
+    let bundle = |entry: &Entry| entry.metadata.bundle.clone();
+    one.container.id == other.container.id
+        && (one.source() == other.source()
+            || (bundle(one).is_some() && bundle(one) == bundle(other)))
+}
+
+/// `entries` with `entry` in the place of what the same file said of the same container before;
+/// `None` where that is nothing new.
+fn merged(mut entries: Vec<Entry>, entry: &Entry) -> Option<Vec<Entry>> {
+    if entries.contains(entry) {
+        return None;
+    }
+    entries.retain(|old| old.source() != entry.source() || old.container.id != entry.container.id);
+    entries.push(entry.clone());
+    Some(entries)
+}
+
+/// The cgroups of a container that is running now. A kernfs id is the inode of the directory and is
+/// never used again (Linux 5.5 and later, 64-bit), so that the key stays true for late events.
+fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
+    // A state that outlived its container names cgroups that may be another's by now.
+    if metadata.init.is_some_and(|(pid, start)| !is_running(pid, start)) {
+        return Vec::new();
+    }
+    match &metadata.placement {
+        Placement::Unsaid => Vec::new(),
+        Placement::Mounted(directories) => {
+            directories.iter().filter_map(|directory| cgroups.key_of_directory(directory)).collect()
+        }
+        Placement::InHierarchies(path) => {
+            let key = |(hierarchy, _)| {
+                Some(CgroupKey { hierarchy, id: cgroups.id_of_path(hierarchy, path)? })
+            };
+            cgroups.mounts().into_iter().filter_map(key).collect()
+        }
+    }
+}
+
+fn is_running(pid: u32, start: u64) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
+    process.and_then(|process| process.stat().ok()).is_some_and(|stat| stat.starttime == start)
+}
+
+/// About what an entry takes: the container is held twice, and a node of a map has its own cost.
+fn size_of_entry(entry: &Entry) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let Container { id, name, runtime: _, image, labels, pod } = &*entry.container;
+    let labels: usize = labels.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
+    let pod = pod.as_ref().map_or(0, |pod| text(&pod.name) + text(&pod.namespace) + text(&pod.uid));
+    let container = size_of::<Container>() + id.len() + text(name) + text(image) + labels + pod;
+    size_of::<Entry>() + 2 * container + entry.source().as_os_str().len()
+}

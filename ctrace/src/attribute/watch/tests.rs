@@ -1,0 +1,96 @@
+use std::fs;
+
+use super::*;
+use crate::event::Runtime;
+
+fn store(root: PathBuf, depth: usize) -> Store {
+    Store { root, depth, file: "f", runtime: Runtime::Docker }
+}
+
+fn paths(written: Vec<Written>) -> Vec<PathBuf> {
+    written.into_iter().map(|written| written.path).collect()
+}
+
+fn write(path: &Path) -> PathBuf {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, "x").unwrap();
+    path.to_owned()
+}
+
+#[test]
+fn what_is_there_and_what_comes() {
+    let root = tempfile::tempdir().unwrap();
+    let old = write(&root.path().join("old/f"));
+    let (mut watcher, written) = Watcher::new(vec![store(root.path().into(), 1)]);
+    assert!(watcher.refused().is_none());
+    assert_eq!(paths(written), std::slice::from_ref(&old));
+    assert_eq!(watcher.drain(), []);
+
+    // The directory is new to the watcher, and was filled before it looked.
+    let new = write(&root.path().join("new/f"));
+    assert_eq!(paths(watcher.drain()), [new]);
+    // As docker writes: a temporary file, then a rename.
+    let temporary = write(&root.path().join("old/.tmp"));
+    fs::rename(temporary, &old).unwrap();
+    write(&root.path().join("old/other"));
+    assert_eq!(paths(watcher.drain()), [old]);
+    // containerd hides what it deletes.
+    fs::rename(root.path().join("new"), root.path().join(".new")).unwrap();
+    write(&root.path().join(".new/f"));
+    watcher.drain();
+    write(&root.path().join(".other/f"));
+    assert_eq!(watcher.drain(), []);
+}
+
+#[test]
+fn a_root_that_does_not_exist_yet_or_any_more() {
+    let top = tempfile::tempdir().unwrap();
+    let root = top.path().join("a/b/c");
+    let (mut watcher, written) = Watcher::new(vec![store(root.clone(), 2), store(root.clone(), 0)]);
+    assert_eq!(written, []);
+    for round in 0..2 {
+        fs::create_dir(top.path().join("a")).unwrap();
+        watcher.drain();
+        let deep = write(&root.join("ns/id/f"));
+        assert_eq!(paths(watcher.drain()), [deep], "round {round}");
+        let flat = write(&root.join("f"));
+        assert_eq!(paths(watcher.drain()), [flat], "round {round}");
+        let later = write(&root.join("ns2/id/f"));
+        assert_eq!(paths(watcher.drain()), [later], "round {round}");
+        fs::remove_dir_all(top.path().join("a")).unwrap();
+        watcher.drain();
+    }
+    assert!(watcher.directories.len() <= 2);
+}
+
+#[test]
+fn watches_do_not_pile_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut watcher, _) = Watcher::new(vec![store(root.path().into(), 1)]);
+    for number in 0..200 {
+        let directory = root.path().join(number.to_string());
+        write(&directory.join("f"));
+        assert_eq!(watcher.drain().len(), 1);
+        fs::remove_dir_all(directory).unwrap();
+    }
+    watcher.drain();
+    assert_eq!(watcher.directories.len(), 1);
+}
+
+#[test]
+fn an_overflow_reads_everything_again() {
+    let root = tempfile::tempdir().unwrap();
+    let kept = write(&root.path().join("kept/f"));
+    let (mut watcher, _) = Watcher::new(vec![store(root.path().into(), 1)]);
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    // Neighbouring events that are equal are merged: two files take turns.
+    for number in 0..limit {
+        write(&root.path().join("kept").join(if number % 2 == 0 { "a" } else { "b" }));
+    }
+    let lost = write(&root.path().join("lost/f"));
+    assert_eq!(paths(watcher.drain()), [kept, lost.clone()]);
+    assert_eq!(watcher.overflows(), 1);
+    write(&lost);
+    assert_eq!(paths(watcher.drain()), [lost]);
+}

@@ -1,0 +1,160 @@
+//! `ctrace check`: what works on this host, and what is lost.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{Format, print};
+use crate::{
+    kernel::{Capabilities, Facts, Features, Refusal},
+    loader::{self, Planned},
+    probes::{Hook, PROBES},
+};
+
+/// Says what works on this host: the kernel, its hooks, and what is lost by each choice.
+///
+/// Exit code 0: `ctrace watch` can run. 1: it cannot.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ctrace check
+  ctrace check -o json | jq '.probes[].hooks[] | select(.lost)'";
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let facts = Facts::gather()?;
+    let capabilities = Capabilities::of_self()?;
+    let planned = loader::plan(PROBES, &facts);
+    let ready = capabilities.missing().is_empty()
+        && facts.features.ring_buffer.is_ok()
+        && planned.iter().any(|(_, plan)| plan.is_ok());
+    let report = report(&facts, &capabilities, &planned, ready);
+    match args.output {
+        Format::Json => print(format!("{report}\n").as_bytes())?,
+        Format::Text => print(text(&report).as_bytes())?,
+    };
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(facts: &Facts, capabilities: &Capabilities, planned: &[Planned], ready: bool) -> Value {
+    let Features { tp_btf, raw_tp, fentry, kprobe, ring_buffer } = &facts.features;
+    let feature = |name: &str, result: &Result<(), Refusal>| {
+        json!({
+            "name": name,
+            "works": result.is_ok(),
+            "reason": result.as_ref().err().map(ToString::to_string),
+        })
+    };
+    let hierarchies = facts.cgroups.hierarchies.iter().map(|hierarchy| {
+        json!({
+            "id": hierarchy.id,
+            "version": hierarchy.version.number(),
+            "controllers": hierarchy.controllers,
+            "mount": hierarchy.mount,
+        })
+    });
+    let probes = planned.iter().map(|(probe, plan)| {
+        let hooks = plan.iter().flat_map(|plan| &plan.hooks);
+        json!({
+            "name": probe.name(),
+            "doc": probe.doc(),
+            "events": probe.events(),
+            "works": plan.is_ok(),
+            "reason": plan.as_ref().err().map(ToString::to_string),
+            "hooks": hooks.map(hook).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "ready": ready,
+        "kernel": facts.release,
+        "lockdown": facts.lockdown,
+        "capabilities": { "missing": capabilities.missing() },
+        "cgroups": {
+            "layout": facts.cgroups.kind.name(),
+            "hierarchies": hierarchies.collect::<Vec<_>>(),
+        },
+        "features": [
+            feature("tp_btf", tp_btf),
+            feature("raw_tp", raw_tp),
+            feature("fentry", fentry),
+            feature("kprobe", kprobe),
+            feature("ring_buffer", ring_buffer),
+        ],
+        "probes": probes.collect::<Vec<_>>(),
+    })
+}
+
+fn hook(hook: &Hook) -> Value {
+    json!({
+        "name": hook.name,
+        "strategy": hook.strategy.as_ref().map(|strategy| strategy.name),
+        "required": hook.required,
+        "gives": hook.gives,
+        "lost": hook.lost,
+    })
+}
+
+/// The report for people: the same facts, in the same order.
+fn text(report: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    let list = |value: &Value| {
+        let items = value.as_array().into_iter().flatten().map(word);
+        items.collect::<Vec<_>>().join(", ")
+    };
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines = vec![
+        format!("kernel        {}", word(&report["kernel"])),
+        format!("lockdown      {}", report["lockdown"].as_str().unwrap_or("not shown")),
+    ];
+    let missing = list(&report["capabilities"]["missing"]);
+    lines.push(match missing.is_empty() {
+        true => "capabilities  all that are needed".to_owned(),
+        false => format!("capabilities  missing: {missing}"),
+    });
+    lines.push(format!("cgroups       {}", word(&report["cgroups"]["layout"])));
+    for hierarchy in items(&report["cgroups"]["hierarchies"]) {
+        let controllers = list(&hierarchy["controllers"]);
+        lines.push(format!(
+            "              v{} hierarchy {}: {} on {}",
+            hierarchy["version"],
+            hierarchy["id"],
+            if controllers.is_empty() { "no controllers" } else { &controllers },
+            hierarchy["mount"].as_str().unwrap_or("(not mounted)"),
+        ));
+    }
+    for feature in items(&report["features"]) {
+        let name = word(&feature["name"]);
+        lines.push(match feature["reason"].as_str() {
+            None => format!("{name:12}  works"),
+            Some(reason) => format!("{name:12}  refused: {reason}"),
+        });
+    }
+    for probe in items(&report["probes"]) {
+        lines.push(String::new());
+        lines.push(format!("probe {}: {}", word(&probe["name"]), word(&probe["doc"])));
+        if let Some(reason) = probe["reason"].as_str() {
+            lines.push(format!("  cannot run: {reason}"));
+        }
+        for hook in items(&probe["hooks"]) {
+            let strategy = hook["strategy"].as_str().unwrap_or("no hook");
+            let gives = word(&hook["gives"]);
+            lines.push(format!("  {:24} {strategy:8} {gives}", word(&hook["name"])));
+            if let Some(lost) = hook["lost"].as_str() {
+                lines.push(format!("  {:24} {:8} lost: {lost}", "", ""));
+            }
+        }
+    }
+    lines.push(String::new());
+    lines.push(match report["ready"].as_bool() {
+        Some(true) => "ctrace watch can run here.".to_owned(),
+        _ => "ctrace watch cannot run here.".to_owned(),
+    });
+    lines.join("\n") + "\n"
+}

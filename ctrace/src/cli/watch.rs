@@ -1,0 +1,193 @@
+//! `ctrace watch`: live events.
+
+use std::{
+    io::{self, BufWriter},
+    num::NonZeroU64,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Colour, Format, Usage};
+use crate::{
+    attribute::Attributor,
+    filter::Filter,
+    kernel::{self, Facts},
+    loader::{self, Attached, Planned},
+    output::Output,
+    pipeline::{self, Stages, Summary},
+    plan::{self, Limits, Plan, RingSizes},
+    probes::Probe,
+    sink::{Json, Sink, Text},
+};
+
+/// Shows events as they happen, until Ctrl-C.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Only these events; all if absent
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
+    events: Vec<String>,
+    /// Only this container: its name, or the start of its id (repeatable)
+    #[arg(long, value_name = "NAME|ID")]
+    container: Vec<String>,
+    /// Wait for a --container that does not exist yet
+    #[arg(long)]
+    wait: bool,
+    /// End after this time, for example 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = plan::parse_duration)]
+    duration: Option<Duration>,
+    /// End after so many events
+    #[arg(short = 'n', long, value_name = "N")]
+    count: Option<NonZeroU64>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// When to colour the text
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+    /// Size of the ring for rare events: a power of two
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
+    rare_ring_size: u32,
+    /// Size of the ring for frequent events: a power of two
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
+    bulk_ring_size: u32,
+}
+
+const EXAMPLES: &str = "\
+Events: oom (victims of the kernel's OOM killer).
+
+On standard error, `attached: …` says that every hook is in place, `missing: …` what this host
+refuses and what stands in for it, and a summary at the end what was seen and lost.
+
+Examples:
+  ctrace watch
+  ctrace watch --container batch --wait
+  ctrace watch -e oom -o json -n 1 | jq .oom
+  ctrace watch --duration 10m > incidents.txt
+
+Exit codes: 0 ended as asked, 1 failed, 2 bad usage.";
+
+impl Args {
+    fn plan(self) -> Result<Plan> {
+        Ok(Plan {
+            probes: plan::parse_probes(&self.events).map_err(Usage)?,
+            filter: Filter { containers: self.container },
+            wait: self.wait,
+            limits: Limits { duration: self.duration, count: self.count },
+            rings: RingSizes { rare: self.rare_ring_size, bulk: self.bulk_ring_size },
+        })
+    }
+
+    fn sink(&self) -> Box<dyn Sink> {
+        match self.output {
+            Format::Json => Box::new(Json),
+            Format::Text => {
+                let colour = self.color.on(&io::stdout());
+                Box::new(Text::new(colour, jiff::tz::TimeZone::system()))
+            }
+        }
+    }
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let sink = args.sink();
+    let plan = args.plan()?;
+    kernel::require_privileges()?;
+    let facts = Facts::gather()?;
+    let attributor = Attributor::new(facts.cgroups.clone());
+    for selector in &plan.filter.containers {
+        if attributor.known(selector) {
+            continue;
+        }
+        let message = format!("there is no container '{selector}'");
+        if !plan.wait {
+            return Err(Usage(format!("{message}; --wait waits for it")).into());
+        }
+        eprintln!("ctrace: {message} yet; waiting for it");
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let summary = runtime.block_on(async {
+        let stop = stop_signal()?;
+        let planned = loader::plan(&plan.probes, &facts);
+        let loaded = loader::load(&planned, &facts, plan.rings)?;
+        let decoders = planned
+            .iter()
+            .filter(|(_, plan)| plan.is_ok())
+            .map(|(probe, _)| probe.decoder(&facts))
+            .collect();
+        report_hooks(&planned, &loaded.hooks);
+        // The kernel's BTF is large and no longer needed.
+        drop(facts);
+        let out = Box::new(BufWriter::new(io::stdout()));
+        let output = Output { sink, out };
+        let stages = Stages { loaded, decoders, attributor, filter: plan.filter, output };
+        pipeline::run(stages, plan.limits, stop).await
+    })?;
+    report_summary(&summary);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves at Ctrl-C or SIGTERM. From then on they end the process at once: the writer may hang on
+/// a reader that does not read.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        for number in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: the default action needs no handler.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    })
+}
+
+/// Says on standard error what is in place and what is missing.
+fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
+    let mut attached = Vec::new();
+    for Attached { probe, hook, failure } in hooks {
+        match (&hook.strategy, failure) {
+            (Some(strategy), None) => {
+                attached.push(format!("{probe} {} ({})", hook.name, strategy.name));
+            }
+            (Some(strategy), Some(failure)) => {
+                let gives = hook.gives;
+                eprintln!("missing: {} ({}): {failure}: no {gives}", hook.name, strategy.name);
+            }
+            (None, _) => {
+                eprintln!("missing: {}: {}", hook.name, hook.lost.as_deref().unwrap_or(hook.gives));
+            }
+        }
+    }
+    for (probe, plan) in planned {
+        if let Err(unsupported) = plan {
+            eprintln!("missing: {}: {unsupported}", Probe::name(*probe));
+        }
+    }
+    eprintln!("attached: {}", attached.join(", "));
+}
+
+/// Says on standard error what was seen and what was lost.
+fn report_summary(summary: &Summary) {
+    let Summary { events, lost, undecoded } = summary;
+    let list = |counts: Vec<String>| {
+        if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+    };
+    let seen = list(events.iter().map(|(name, count)| format!("{count} {name}")).collect());
+    let lost = list(
+        lost.iter().map(|((ring, kind), count)| format!("{count} {kind} in {ring}")).collect(),
+    );
+    eprintln!("events: {seen}; lost: {lost}");
+    if *undecoded > 0 {
+        eprintln!("undecoded records: {undecoded}");
+    }
+}

@@ -1,0 +1,67 @@
+//! Records that were lost.
+
+use super::{
+    Detail, Evidence, Subject,
+    field::{Field, Type, Value, object},
+};
+
+/// A gap in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Where they did not fit: a ring buffer, or `output`.
+    pub ring: &'static str,
+    /// What they were: [`ctrace_common::Kind::name`], or `event` behind the decoder.
+    pub kind: &'static str,
+    pub count: u64,
+}
+
+impl Lost {
+    pub const FIELDS: &'static [Field<Self>] = &[
+        Field {
+            name: "ring",
+            ty: Type::Text,
+            doc: "Where they did not fit: rare or bulk (the kernel's ring buffers) or output (the \
+                  reader of ctrace's output is too slow)",
+            get: |lost| lost.ring.into(),
+        },
+        Field {
+            name: "kind",
+            ty: Type::Text,
+            doc: "Which records were lost",
+            get: |lost| lost.kind.into(),
+        },
+        Field {
+            name: "count",
+            ty: Type::Number,
+            doc: "How many since the last such event",
+            get: |lost| lost.count.into(),
+        },
+    ];
+
+    /// What makes the place larger.
+    fn remedy(&self) -> &'static str {
+        match self.ring {
+            "rare" => "a larger --rare-ring-size holds more",
+            "bulk" => "a larger --bulk-ring-size holds more",
+            _ => "whoever reads the output is too slow",
+        }
+    }
+}
+
+impl Detail for Lost {
+    fn key(&self) -> &'static str {
+        "lost"
+    }
+
+    fn value(&self) -> Value<'_> {
+        object(Self::FIELDS, self)
+    }
+
+    fn headline(&self, _subject: Option<&Subject>) -> String {
+        format!("{} {} records lost in {}: {}", self.count, self.kind, self.ring, self.remedy())
+    }
+
+    fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,92 @@
+//! The events as ctrace's users see them: owned, decoded, attributed.
+//!
+//! A new event is one file here: its struct, its `FIELDS` table and its text.
+
+mod container;
+pub mod field;
+mod lost;
+mod oom;
+mod schema;
+mod selector;
+mod subject;
+pub mod text;
+
+pub use container::*;
+use field::Value;
+pub use lost::Lost;
+pub use oom::{Constraint, Level, Memory, Oom, OomVia};
+pub use schema::schema;
+pub use selector::{is_hex64, matches};
+pub use subject::*;
+
+/// Version of the JSON form: raised when a field changes its meaning or goes.
+pub const VERSION: u64 = 1;
+
+/// What happened, to whom and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since the epoch, UTC.
+    pub time_ns: i128,
+    /// Whom it is about; absent for what is about ctrace itself.
+    pub subject: Option<Subject>,
+    pub payload: Payload,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    OomKill(Box<Oom>),
+    Lost(Lost),
+}
+
+/// A line of evidence below an event's headline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// A word for the left column; empty: it goes on with the line above.
+    pub label: &'static str,
+    pub text: String,
+}
+
+/// What every kind of event can say of itself. Text may hold hostile bytes: a sink escapes it.
+pub trait Detail {
+    /// Key of the payload in JSON.
+    fn key(&self) -> &'static str;
+    /// The payload in JSON.
+    fn value(&self) -> Value<'_>;
+    /// One line for people.
+    fn headline(&self, subject: Option<&Subject>) -> String;
+    /// The lines below it.
+    fn evidence(&self, subject: Option<&Subject>) -> Vec<Evidence>;
+    /// Processes that it names besides the event's subject.
+    fn subjects_mut(&mut self) -> Vec<&mut Subject> {
+        Vec::new()
+    }
+    /// Cgroups that it names besides its subjects'.
+    fn cgroups_mut(&mut self) -> Vec<&mut Cgroup> {
+        Vec::new()
+    }
+}
+
+impl Payload {
+    /// The event's type in JSON and in text.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Payload::OomKill(_) => "oom_kill",
+            Payload::Lost(_) => "lost",
+        }
+    }
+
+    pub fn detail(&self) -> &dyn Detail {
+        match self {
+            Payload::OomKill(oom) => oom.as_ref(),
+            Payload::Lost(lost) => lost,
+        }
+    }
+
+    pub fn detail_mut(&mut self) -> &mut dyn Detail {
+        match self {
+            Payload::OomKill(oom) => oom.as_mut(),
+            Payload::Lost(lost) => lost,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The JSON Schema of an event, made from the field tables.
+
+use serde_json::{Value, json};
+
+use super::{CGROUP_FIELDS, Container, Level, Lost, Namespaces, Oom, Process, VERSION, Via, field};
+
+/// The schema of one line of `ctrace watch -o json`, in JSON Schema 2020-12.
+pub fn schema() -> Value {
+    let object = |properties: serde_json::Map<String, Value>| json!({ "properties": properties });
+    let mut container = field::schema(Container::FIELDS, &[]);
+    container.insert(
+        "outer".into(),
+        json!({
+            "type": "array",
+            "description": "Containers around it, outermost first",
+            "items": object(field::schema(Container::FIELDS, &[])),
+        }),
+    );
+    container.insert(
+        "via".into(),
+        json!({
+            "enum": ["cgroup", "cgroup_path"],
+            "description": "cgroup: the cgroup's path names it and the runtime's metadata confirms \
+                            it. cgroup_path: no metadata was found, the id is all there is",
+        }),
+    );
+    let mut trigger = field::schema(Process::FIELDS, &[]);
+    trigger.insert("container".into(), object(container.clone()));
+    trigger.insert("cgroup".into(), object(field::schema(CGROUP_FIELDS, &[])));
+    let levels = json!({ "items": object(field::schema(Level::FIELDS, &[])) });
+    let oom = field::schema(Oom::FIELDS, &[("trigger", object(trigger)), ("levels", levels)]);
+
+    let nullable = |properties, doc| json!({ "type": ["object", "null"], "description": doc, "properties": properties });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ctrace event",
+        "type": "object",
+        "required": ["v", "time", "type"],
+        "properties": {
+            "v": { "const": VERSION, "description": "Version of this schema" },
+            "time": { "type": "string", "format": "date-time", "description": "When, UTC" },
+            "type": { "enum": ["oom_kill", "lost"], "description": "What happened" },
+            "process": nullable(field::schema(Process::FIELDS, &[]), "Whom it is about"),
+            "container": nullable(container, "Its container; null: none, or unknown"),
+            "attribution": {
+                "enum": Via::ALL.map(Via::name),
+                "description": "How the container, or that there is none, is known",
+            },
+            "cgroup": nullable(field::schema(CGROUP_FIELDS, &[]), "Its cgroups"),
+            "namespaces": nullable(field::schema(Namespaces::FIELDS, &[]), "Its namespaces"),
+            "oom": nullable(oom, "With type oom_kill"),
+            "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
+        },
+    })
+}

@@ -1,0 +1,95 @@
+//! How values look to people.
+
+/// Bytes in the largest binary unit that fits: `64.0 MiB`. Below 1 KiB: `512 B`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would print as 1024.0 of the smaller unit.
+    while size >= 1023.95 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+/// A cgroup path with the 64 hexadecimal digits of container ids cut to 12.
+pub fn path(path: &str) -> String {
+    let mut short = String::with_capacity(path.len());
+    let mut digits = 0;
+    for character in path.chars() {
+        digits = if character.is_ascii_hexdigit() { digits + 1 } else { 0 };
+        short.push(character);
+        if digits == 64 {
+            short.truncate(short.len() - 52);
+            short.push('…');
+            digits = 0;
+        }
+    }
+    short
+}
+
+/// Makes outside text safe for a terminal and for one line: control characters, and those that
+/// turn the direction of writing, become `\xNN` or `\u{NNNN}`.
+pub fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' | '\n' | '\r' => safe.extend(character.escape_default()),
+            character if character.is_control() && (character as u32) < 0x100 => {
+                safe.push_str(&format!("\\x{:02x}", character as u32));
+            }
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                safe.extend(character.escape_unicode());
+            }
+            character => safe.push(character),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bytes_in_the_largest_unit() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (67_108_864, "64.0 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn container_ids_are_cut() {
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(path(&format!("/docker/{id}")), "/docker/0123456789ab…");
+        assert_eq!(
+            path(&format!("/system.slice/docker-{id}.scope")),
+            "/system.slice/docker-0123456789ab….scope"
+        );
+        assert_eq!(path("/user.slice/abc"), "/user.slice/abc");
+    }
+
+    #[test]
+    fn hostile_text_is_escaped() {
+        assert_eq!(escape("a\x1b[31m\nb\u{202e}"), "a\\x1b[31m\\nb\\u{202e}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_control_character_survives(text in any::<String>()) {
+            prop_assert!(!escape(&text).chars().any(char::is_control));
+        }
+    }
+}

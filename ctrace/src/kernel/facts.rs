@@ -1,0 +1,98 @@
+//! Everything about this kernel that a plan is made from.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Btf, Capabilities, CgroupLayout, Features, Lockdown, host};
+
+/// Facts about the running kernel. Large while it holds the BTF: drop it once programs are loaded.
+pub struct Facts {
+    /// The kernel's types.
+    pub btf: Btf,
+    /// Its cgroup hierarchies.
+    pub cgroups: CgroupLayout,
+    /// What loads and attaches.
+    pub features: Features,
+    /// Its release, such as `6.18.44`.
+    pub release: String,
+    /// Its lockdown mode; `None` where it is not shown.
+    pub lockdown: Option<Lockdown>,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// The NUMA nodes that have memory, one bit each; nodes from 64 on are left out.
+    pub nodes_with_memory: u64,
+}
+
+impl Facts {
+    /// Asks the kernel for all of it. Takes some 20 ms.
+    ///
+    /// # Errors
+    /// Where the kernel publishes no BTF, or `/proc` is not mounted.
+    pub fn gather() -> Result<Self> {
+        let btf = Btf::of_kernel().context("ctrace needs the kernel's BTF")?;
+        let features = Features::probe(Some(&btf));
+        // SAFETY: sysconf has no preconditions.
+        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let nodes = fs::read_to_string("/sys/devices/system/node/has_memory");
+        Ok(Self {
+            btf,
+            cgroups: CgroupLayout::of_host().context("cannot read the cgroup layout")?,
+            features,
+            release: host::kernel_release().context("cannot read the kernel's release")?,
+            lockdown: Lockdown::of_kernel(),
+            page_size: page_size.try_into().context("the page size is unknown")?,
+            // A kernel without NUMA has node 0 only.
+            nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
+        })
+    }
+}
+
+/// Checks that this process may trace.
+///
+/// # Errors
+/// Names the capabilities that are missing.
+pub fn require_privileges() -> Result<()> {
+    let missing = Capabilities::of_self().context("cannot read own capabilities")?.missing();
+    if !missing.is_empty() {
+        bail!("missing {}: run ctrace as root or grant them", missing.join(" and "));
+    }
+    Ok(())
+}
+
+/// Reads a list such as `0-1,3` into a mask of the first 64 numbers.
+fn parse_nodes(list: &str) -> Option<u64> {
+    let mut mask = 0;
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        (first..=last.min(63)).for_each(|node| mask |= 1 << node);
+    }
+    Some(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes() {
+        assert_eq!(parse_nodes("0\n"), Some(1));
+        assert_eq!(parse_nodes("0-1,3,62-70"), Some(0b1011 | 0b11 << 62));
+        assert_eq!(parse_nodes("64,4294967295"), Some(0));
+        assert_eq!(parse_nodes(""), None);
+        assert_eq!(parse_nodes("x-3"), None);
+    }
+
+    #[test]
+    fn this_host() {
+        let start = std::time::Instant::now();
+        match Facts::gather() {
+            Ok(facts) => {
+                println!("{} in {:?}", facts.release, start.elapsed());
+                assert!(facts.page_size >= 4096 && facts.nodes_with_memory != 0);
+            }
+            Err(error) => println!("skipped: {error:#}"),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Read-only facts about the running kernel.
+
+pub mod btf;
+pub mod cgroups;
+pub mod clock;
+mod facts;
+pub mod features;
+pub mod host;
+pub mod kallsyms;
+pub mod kmsg;
+
+pub use btf::{ArgType, Btf, BtfError, Prototype};
+pub use cgroups::{CgroupLayout, Hierarchy, LayoutKind, Version};
+pub use facts::{Facts, require_privileges};
+pub use features::{Features, Refusal};
+pub use host::{Capabilities, Capability, Lockdown};
+pub use kallsyms::{Symbols, SymbolsError};
+pub use kmsg::{Kmsg, KmsgRecord};

@@ -1,0 +1,33 @@
+//! ctrace: an eBPF kernel event tracer for hosts that run containers.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! kernel hook -> eBPF program -> ring buffer -> collect -> decode (probes) -> attribute
+//!     -> filter -> sink
+//! ```
+//!
+//! One direction; no module reaches back.
+//!
+//! # Invariants
+//!
+//! - `event` imports nothing of ctrace but `ctrace-common`.
+//! - `filter` and `sink` import `event` alone: never aya, probes, kernel or each other.
+//! - `attribute` imports `event`; it never fails, it answers "unknown".
+//! - aya's programs appear in `loader` alone, its maps in `loader`, `collect` and `pipeline`.
+//! - Only `pipeline` and `cli` see all stages; nothing imports `cli`.
+//! - BTF, decoding, filter, plan and rendering are pure.
+
+pub mod attribute;
+mod background;
+pub mod cli;
+pub mod collect;
+pub mod event;
+pub mod filter;
+pub mod kernel;
+pub mod loader;
+pub mod output;
+pub mod pipeline;
+pub mod plan;
+pub mod probes;
+pub mod sink;

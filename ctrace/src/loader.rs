@@ -1,0 +1,141 @@
+//! From a plan to programs that run in the kernel.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{FEntry, FExit, KProbe, RawTracePoint},
+};
+use zerocopy::IntoBytes;
+
+use crate::{
+    kernel::Facts,
+    plan::RingSizes,
+    probes::{Attach, Hook, Probe, ProbePlan, Program, Unsupported, offsets},
+};
+
+/// The eBPF object, built from `ctrace-ebpf` by the build script.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ctrace.ebpf"));
+
+/// A hook with what became of it.
+pub struct Attached {
+    pub probe: &'static str,
+    pub hook: Hook,
+    /// Why it is not in place although a strategy was chosen.
+    pub failure: Option<String>,
+}
+
+/// Programs in place. They are taken out of the kernel when this is dropped.
+pub struct Loaded {
+    pub rare: RingBuf<MapData>,
+    pub bulk: RingBuf<MapData>,
+    pub drops: PerCpuArray<MapData, u64>,
+    pub hooks: Vec<Attached>,
+    /// Holds the programs and their links.
+    pub programs: Ebpf,
+}
+
+/// Every probe with its plan, or why it cannot run here.
+pub type Planned = (&'static dyn Probe, Result<ProbePlan, Unsupported>);
+
+/// Asks every probe for its plan.
+pub fn plan(probes: &[&'static dyn Probe], facts: &Facts) -> Vec<Planned> {
+    probes.iter().map(|probe| (*probe, probe.plan(facts))).collect()
+}
+
+/// Loads and attaches. A hook that is not required degrades with a reason.
+///
+/// # Errors
+/// Where the object or a required hook cannot be loaded, or no probe can run.
+pub fn load(planned: &[Planned], facts: &Facts, rings: RingSizes) -> Result<Loaded> {
+    let plans: Vec<_> =
+        planned.iter().filter_map(|(probe, plan)| Some((*probe, plan.as_ref().ok()?))).collect();
+    if plans.is_empty() {
+        let reasons = planned.iter().filter_map(|(probe, plan)| {
+            Some(format!("{}: {}", probe.name(), plan.as_ref().err()?))
+        });
+        return Err(anyhow!("no probe can run here: {}", reasons.collect::<Vec<_>>().join("; ")));
+    }
+
+    let task = offsets::task(&facts.btf);
+    let cgroup = offsets::cgroup(&facts.btf, &facts.cgroups);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("TASK_OFFSETS", task.as_bytes(), true)
+        .override_global("CGROUP_OFFSETS", cgroup.as_bytes(), true)
+        .map_max_entries("RARE", rings.rare)
+        .map_max_entries("BULK", rings.bulk);
+    for (name, bytes) in plans.iter().flat_map(|(_, plan)| &plan.globals) {
+        loader.override_global(name, bytes.as_slice(), true);
+    }
+    let mut programs = loader.load(OBJECT).context("the kernel refused ctrace's maps")?;
+
+    let mut hooks = Vec::new();
+    for (probe, plan) in plans {
+        for hook in &plan.hooks {
+            let failure = match attach_hook(&mut programs, hook) {
+                Ok(()) => None,
+                Err(error) if hook.required => {
+                    return Err(error.context(format!("{} cannot be hooked", hook.name)));
+                }
+                Err(error) => Some(format!("{error:#}")),
+            };
+            hooks.push(Attached { probe: probe.name(), hook: hook.clone(), failure });
+        }
+    }
+
+    let mut take = |name: &str| {
+        programs.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
+    };
+    Ok(Loaded {
+        rare: RingBuf::try_from(take("RARE")?)?,
+        bulk: RingBuf::try_from(take("BULK")?)?,
+        drops: PerCpuArray::try_from(take("DROPS")?)?,
+        hooks,
+        programs,
+    })
+}
+
+/// The kernel's types in aya's form, which finds functions for fentry: read once, where needed.
+fn types() -> Result<&'static Btf> {
+    static TYPES: OnceLock<Btf> = OnceLock::new();
+    if TYPES.get().is_none() {
+        let _ = TYPES.set(Btf::from_sys_fs()?);
+    }
+    TYPES.get().context("the kernel's BTF cannot be read")
+}
+
+fn attach_hook(object: &mut Ebpf, hook: &Hook) -> Result<()> {
+    let Some(strategy) = &hook.strategy else { return Ok(()) };
+    strategy.programs.iter().try_for_each(|program| attach(object, *program))
+}
+
+fn attach(object: &mut Ebpf, Program { name, attach }: Program) -> Result<()> {
+    let program =
+        object.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?;
+    match attach {
+        Attach::RawTracepoint(tracepoint) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(tracepoint)?;
+        }
+        Attach::Fentry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, types()?)?;
+            program.attach()?;
+        }
+        Attach::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, types()?)?;
+            program.attach()?;
+        }
+        Attach::Kprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(function, 0)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The probes: what each needs of the kernel, what it attaches, how its records become events.
+//!
+//! A new probe is a file here, a record in `ctrace-common`, a program in `ctrace-ebpf`, an event in
+//! [`crate::event`], and a line in [`PROBES`].
+
+pub mod offsets;
+pub mod oom;
+
+use ctrace_common::Kind;
+
+use crate::{
+    event::{Payload, Subject},
+    kernel::Facts,
+};
+
+/// Every probe there is. `watch --events`, `check` and the documentation go by this table.
+pub const PROBES: &[&dyn Probe] = &[&oom::Oom];
+
+/// A family of events with the hooks that see them.
+pub trait Probe: Sync {
+    /// The name in `--events`.
+    fn name(&self) -> &'static str;
+    /// One line of help.
+    fn doc(&self) -> &'static str;
+    /// The types of the events it gives.
+    fn events(&self) -> &'static [&'static str];
+    /// Chooses hooks by what this kernel has and allows; pure.
+    ///
+    /// # Errors
+    /// [`Unsupported`] where this kernel cannot run the probe at all.
+    fn plan(&self, facts: &Facts) -> Result<ProbePlan, Unsupported>;
+    /// What turns its records into events.
+    fn decoder(&self, facts: &Facts) -> Box<dyn Decoder>;
+}
+
+/// Turns one probe's records into events.
+pub trait Decoder {
+    /// The kinds that it takes.
+    fn kinds(&self) -> &'static [Kind];
+    /// Decodes a whole record, header included.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are no such record.
+    fn decode(&mut self, record: &[u8]) -> Result<(Subject, Payload), DecodeError>;
+    /// Completes an event once its cgroups have their paths. Called once for each event, in their
+    /// order.
+    fn complete(&mut self, _subject: &Subject, _payload: &mut Payload) {}
+}
+
+/// Bytes that are no record of this build.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a record of {got} bytes where at least {want} belong")]
+    Short { got: usize, want: usize },
+    #[error("a record of kind {0}, which this build does not know")]
+    Kind(u16),
+}
+
+/// Why a probe cannot run here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{feature} is missing{}", .min_kernel.map(|v| format!(" (Linux {v} or newer has it)")).unwrap_or_default())]
+pub struct Unsupported {
+    pub feature: String,
+    pub min_kernel: Option<&'static str>,
+}
+
+/// What a probe wants loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbePlan {
+    /// Read-only globals by name: the bytes of an offsets struct.
+    pub globals: Vec<(&'static str, Vec<u8>)>,
+    pub hooks: Vec<Hook>,
+}
+
+/// A place in the kernel and how it is hooked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The kernel's name of the place.
+    pub name: &'static str,
+    /// The chosen strategy; absent: none is possible.
+    pub strategy: Option<Strategy>,
+    /// Without it the probe cannot run.
+    pub required: bool,
+    /// What it is for.
+    pub gives: &'static str,
+    /// What is lost by the choice, and what stands in for it; absent: nothing.
+    pub lost: Option<String>,
+}
+
+/// A way to hook a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strategy {
+    /// The name that people know: `raw_tp`, `tp_btf`, `fentry`, `kprobe`.
+    pub name: &'static str,
+    pub programs: Vec<Program>,
+}
+
+/// A program of the eBPF object and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name in the object.
+    pub name: &'static str,
+    pub attach: Attach,
+}
+
+/// How a program is attached. The name is the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    RawTracepoint(&'static str),
+    Fentry(&'static str),
+    Fexit(&'static str),
+    Kprobe(&'static str),
+}
+
+/// The probe of this name.
+pub fn by_name(name: &str) -> Option<&'static dyn Probe> {
+    PROBES.iter().copied().find(|probe| probe.name() == name)
+}

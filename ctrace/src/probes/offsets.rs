@@ -1,0 +1,89 @@
+//! The offsets that every probe needs, from the kernel's BTF.
+
+use ctrace_common::offsets::{CgroupOffsets, MISSING, TaskOffsets};
+
+use crate::kernel::{Btf, cgroups::CgroupLayout};
+
+/// A member's offset; [`MISSING`] where this kernel has none.
+pub fn member(btf: &Btf, ty: &str, path: &str) -> u32 {
+    btf.offset(ty, path).unwrap_or(MISSING)
+}
+
+/// The first of several names that this kernel knows: members are renamed over the years.
+pub fn any_member(btf: &Btf, ty: &str, paths: &[&str]) -> u32 {
+    paths.iter().find_map(|path| btf.offset(ty, path)).unwrap_or(MISSING)
+}
+
+/// An array element's offset.
+fn element(array: u32, index: Option<i64>, size: u32) -> u32 {
+    let index = index.and_then(|index| u32::try_from(index).ok());
+    match index {
+        Some(index) if array != MISSING => array + index * size,
+        _ => MISSING,
+    }
+}
+
+const POINTER: u32 = size_of::<u64>() as u32;
+
+/// For the global `TASK_OFFSETS`.
+pub fn task(btf: &Btf) -> TaskOffsets {
+    let at = |ty, path| member(btf, ty, path);
+    TaskOffsets {
+        pid: at("task_struct", "pid"),
+        tgid: at("task_struct", "tgid"),
+        comm: at("task_struct", "comm"),
+        group_leader: at("task_struct", "group_leader"),
+        real_parent: at("task_struct", "real_parent"),
+        // `real_start_time` before 5.5.
+        start_boottime: any_member(btf, "task_struct", &["start_boottime", "real_start_time"]),
+        real_cred: at("task_struct", "real_cred"),
+        cgroups: at("task_struct", "cgroups"),
+        nsproxy: at("task_struct", "nsproxy"),
+        signal: at("task_struct", "signal"),
+        mm: at("task_struct", "mm"),
+        mems_allowed: at("task_struct", "mems_allowed"),
+        mempolicy: at("task_struct", "mempolicy"),
+        cred_uid: at("cred", "uid"),
+        signal_oom_score_adj: at("signal_struct", "oom_score_adj"),
+        signal_tgid_pid: element(
+            at("signal_struct", "pids"),
+            btf.enum_value("PIDTYPE_TGID"),
+            POINTER,
+        ),
+        pid_level: at("pid", "level"),
+        pid_numbers: at("pid", "numbers"),
+        upid_size: btf.size_of("upid").unwrap_or(MISSING),
+        upid_nr: at("upid", "nr"),
+        upid_ns: at("upid", "ns"),
+        pid_ns_inum: at("pid_namespace", "ns.inum"),
+        nsproxy_mnt: at("nsproxy", "mnt_ns"),
+        mnt_ns_inum: at("mnt_namespace", "ns.inum"),
+        nsproxy_net: at("nsproxy", "net_ns"),
+        net_inum: at("net", "ns.inum"),
+        mempolicy_mode: at("mempolicy", "mode"),
+        // A union `v` before 5.14.
+        mempolicy_nodes: any_member(btf, "mempolicy", &["nodes", "v.nodes"]),
+    }
+}
+
+/// For the global `CGROUP_OFFSETS`.
+pub fn cgroup(btf: &Btf, layout: &CgroupLayout) -> CgroupOffsets {
+    let at = |ty, path| member(btf, ty, path);
+    let subsys = at("css_set", "subsys");
+    // The enumerators carry the subsystem's name: `pids_cgrp_id`.
+    let css = |controller: &str| {
+        element(subsys, btf.enum_value(&format!("{controller}_cgrp_id")), POINTER)
+    };
+    CgroupOffsets {
+        css_set_dfl: at("css_set", "dfl_cgrp"),
+        css_set_v1: layout.identity_v1().map_or(MISSING, |(_, controller)| css(controller)),
+        css_set_memory: css("memory"),
+        css_cgroup: at("cgroup_subsys_state", "cgroup"),
+        cgroup_kn: at("cgroup", "kn"),
+        cgroup_root: at("cgroup", "root"),
+        root_hierarchy: at("cgroup_root", "hierarchy_id"),
+        kn_id: at("kernfs_node", "id"),
+        kn_name: at("kernfs_node", "name"),
+        kn_parent: any_member(btf, "kernfs_node", &["__parent", "parent"]),
+    }
+}

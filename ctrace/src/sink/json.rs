@@ -1,0 +1,46 @@
+//! One JSON object a line.
+
+use std::io::{self, Write};
+
+use super::Sink;
+use crate::event::{
+    CGROUP_FIELDS, Event, Namespaces, Process, VERSION, container_value,
+    field::{Value, object},
+};
+
+/// The documented, versioned schema: [`crate::event::schema`].
+pub struct Json;
+
+impl Sink for Json {
+    fn write(&mut self, event: &Event, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, &value(event))?;
+        out.write_all(b"\n")
+    }
+}
+
+fn value(event: &Event) -> Value<'_> {
+    let mut members = vec![
+        ("v".into(), VERSION.into()),
+        ("time".into(), Value::Text(rfc3339(event.time_ns).into())),
+        ("type".into(), event.payload.type_name().into()),
+    ];
+    if let Some(subject) = &event.subject {
+        members.extend([
+            ("process".into(), object(Process::FIELDS, &subject.process)),
+            ("container".into(), container_value(subject)),
+            ("attribution".into(), subject.via.name().into()),
+            ("cgroup".into(), object(CGROUP_FIELDS, subject)),
+            ("namespaces".into(), object(Namespaces::FIELDS, &subject.namespaces)),
+        ]);
+    }
+    let detail = event.payload.detail();
+    members.push((detail.key().into(), detail.value()));
+    Value::Object(members)
+}
+
+/// UTC with nine digits of a second, whatever they are: the width never changes.
+fn rfc3339(time_ns: i128) -> String {
+    jiff::Timestamp::from_nanosecond(time_ns)
+        .map(|time| format!("{time:.9}"))
+        .unwrap_or_else(|_| "1970-01-01T00:00:00.000000000Z".to_owned())
+}

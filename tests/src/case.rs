@@ -1,0 +1,53 @@
+//! One test: its title, its skips, its failure with the whole chain of causes.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Error, Result};
+
+use crate::{facts, names};
+
+/// Why a test cannot run on this host. Travels as an error; [`case`] turns it into a line.
+#[derive(Debug)]
+struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// This kernel or machine cannot do it, whoever sets it up.
+pub fn cannot(why: impl Into<String>) -> Error {
+    Error::new(Skip(why.into()))
+}
+
+/// Something that the project could install is not there: natively on CI that is a failure.
+pub fn missing(what: impl Into<String>) -> Error {
+    let what = what.into();
+    if facts::on_ci() && !facts::in_vm() {
+        Error::msg(format!("{what}: has to be there on CI"))
+    } else {
+        Error::new(Skip(what))
+    }
+}
+
+/// Runs a test's body. Only one runs at a time, whatever `--test-threads` says: they share the
+/// kernel log and the machine's memory.
+pub fn case(title: &str, body: impl FnOnce() -> Result<()>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    println!("\n== {title}");
+    match names::sweep_once().and_then(|()| body()) {
+        Ok(()) => {}
+        Err(error) if error.is::<Skip>() => println!("skipped: {error}"),
+        Err(error) => panic!("{title}: {}", chain(&error)),
+    }
+}
+
+/// An error with its causes, without a backtrace: it is the host that went another way.
+pub fn chain(error: &Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n  because: ")
+}

@@ -1,0 +1,103 @@
+//! A docker daemon of the tests' own, with directories of its own.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::case::chain;
+use crate::cleanup::at_exit;
+use crate::engine::Engine;
+use crate::facts::{patience, program};
+use crate::names::unique;
+
+/// Runs the daemon until standard input closes, which it does when the tests end, however they
+/// end. `$1` is the directory, the rest the daemon's command.
+const SUPERVISOR: &str = r#"
+directory=$1; shift
+"$@" </dev/null & daemon=$!
+read -r _
+kill "$daemon"; wait "$daemon"
+rm -rf --one-file-system "$directory"
+"#;
+
+/// The daemon, started by the first test that needs it.
+pub fn shared() -> Result<&'static Engine> {
+    static SHARED: OnceLock<Result<Engine, String>> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    // Programs that are missing skip the test each time; a daemon that fails is tried once.
+    let dockerd = program("dockerd")?;
+    let docker = program("docker")?;
+    program("containerd")?;
+    program("runc")?;
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    SHARED
+        .get_or_init(|| start(&dockerd, &docker).map_err(|error| chain(&error)))
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))
+}
+
+fn start(dockerd: &Path, docker: &Path) -> Result<Engine> {
+    let directory = std::env::temp_dir().join(unique("docker"));
+    std::fs::create_dir(&directory)?;
+    let below = |name: &str| directory.join(name).display().to_string();
+    // The host's own configuration must not reach this daemon.
+    std::fs::write(directory.join("daemon.json"), "{}")?;
+    let socket = format!("unix://{}", below("socket"));
+    let began = Instant::now();
+    let mut supervisor = Command::new("/bin/sh");
+    supervisor.args(["-c", SUPERVISOR, "supervisor"]).arg(&directory).arg(dockerd);
+    supervisor.args(["--config-file", &below("daemon.json"), "--host", &socket]);
+    supervisor.args(["--data-root", &below("data"), "--exec-root", &below("exec")]);
+    supervisor.args(["--pidfile", &below("pid"), "--bridge=none", "--iptables=false"]);
+    supervisor.args(["--ip-forward=false", "--ip-masq=false"]);
+    if Path::new("/run/containerd/containerd.sock").exists() {
+        // The daemon uses the host's containerd then: keep out of the host's own docker.
+        supervisor.args(["--containerd-namespace", "ctrace-test"]);
+        supervisor.args(["--containerd-plugins-namespace", "ctrace-test-plugins"]);
+    }
+    // A signal to the tests' process group must not end it before the daemon.
+    supervisor.process_group(0);
+    supervisor.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = supervisor.spawn().context("starting dockerd's supervisor")?;
+    let listening = wait_listening(&mut child);
+    at_exit(move || {
+        drop(child.stdin.take());
+        // The supervisor ends by itself; what it could not stop, the next sweep reports.
+        let _ = child.wait();
+    });
+    listening?;
+    println!("dockerd: listening after {:?}", began.elapsed());
+    let engine = Engine::new("docker", docker.to_owned(), vec!["--host".to_owned(), socket]);
+    engine.import()?;
+    Ok(engine)
+}
+
+/// Reads the daemon's log, which goes on being read so that the pipe never fills.
+fn wait_listening(child: &mut Child) -> Result<()> {
+    let stderr = child.stderr.take().context("stderr is piped")?;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // Nobody listens any more once the daemon is up.
+            let _ = sender.send(line);
+        }
+    });
+    let deadline = Instant::now() + patience(30);
+    let mut log = Vec::new();
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains("API listen on") => return Ok(()),
+            Ok(line) => log.push(line),
+            Err(_) => bail!("dockerd does not listen; its log:\n{}", log.join("\n")),
+        }
+        if log.last().is_some_and(|line| line.contains("failed to start daemon")) {
+            bail!("dockerd failed; its log:\n{}", log.join("\n"));
+        }
+    }
+}

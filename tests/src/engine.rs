@@ -1,0 +1,156 @@
+//! Containers of an engine with docker's command line: docker itself and podman.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::{Finished, finish, run};
+use crate::gate::Gate;
+use crate::image::{IMAGE, Image};
+use crate::names::unique;
+
+/// An engine's command with the options that every call has.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// As events name it.
+    pub runtime: &'static str,
+    program: PathBuf,
+    options: Vec<String>,
+    container: Vec<&'static str>,
+}
+
+impl Engine {
+    pub fn new(runtime: &'static str, program: PathBuf, options: Vec<String>) -> Self {
+        Engine { runtime, program, options, container: vec!["--network=none"] }
+    }
+
+    /// An option that every container gets.
+    pub fn with_container_option(mut self, option: &'static str) -> Self {
+        self.container.push(option);
+        self
+    }
+
+    /// A call of the engine.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.options).args(arguments);
+        command
+    }
+
+    /// Imports the busybox image.
+    pub fn import(&self) -> Result<()> {
+        let image = Image::shared()?;
+        run(self.command(&["import"]).arg(image.tar()).arg(IMAGE))?;
+        Ok(())
+    }
+
+    /// Starts a container that waits at a gate and then becomes `then`.
+    pub fn start_gated(&self, options: &[&str], then: &str) -> Result<(Container, Gate)> {
+        let gate = Gate::new()?;
+        let container = self.start_at_gate(&unique(self.runtime), &gate, options, then)?;
+        Ok((container, gate))
+    }
+
+    /// [`Engine::start_gated`] with a name that is known before.
+    pub fn start_at_gate(
+        &self,
+        name: &str,
+        gate: &Gate,
+        options: &[&str],
+        then: &str,
+    ) -> Result<Container> {
+        let volume = format!("{}:{}", gate.directory().display(), Gate::MOUNT);
+        let mut command = self.command(&["run", "--detach", "--name", name]);
+        command.args(&self.container).args(["--volume", &volume]).args(options);
+        command.arg(IMAGE).args(Gate::command(then));
+        let mut container = self.container(name);
+        container.id = run(&mut command)?;
+        Ok(container)
+    }
+
+    /// Makes a container that is not started.
+    pub fn create(&self, options: &[&str], command: &[&str]) -> Result<Container> {
+        self.create_named(&unique(self.runtime), options, command)
+    }
+
+    /// [`Engine::create`] with a name that is known before.
+    pub fn create_named(
+        &self,
+        name: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<Container> {
+        let mut create = self.command(&["create", "--name", name]);
+        create.args(&self.container).args(options).arg(IMAGE).args(command);
+        let mut container = self.container(name);
+        container.id = run(&mut create)?;
+        Ok(container)
+    }
+
+    /// One of this name, to be removed even where starting it fails half-way.
+    fn container(&self, name: &str) -> Container {
+        Container { engine: self.clone(), name: name.to_owned(), id: String::new() }
+    }
+}
+
+/// A container; removed with its processes on drop.
+#[derive(Debug)]
+pub struct Container {
+    engine: Engine,
+    pub name: String,
+    pub id: String,
+}
+
+impl Container {
+    /// Starts it and waits until it has ended.
+    pub fn start_to_end(&self) -> Result<Finished> {
+        finish(&mut self.engine.command(&["start", "--attach", &self.name]))
+    }
+
+    /// The host's pid of its first process.
+    pub fn pid(&self) -> Result<u32> {
+        let pid = self.inspect("{{.State.Pid}}")?.parse()?;
+        ensure!(pid != 0, "container {} does not run", self.name);
+        Ok(pid)
+    }
+
+    /// Waits until it has ended; its exit code.
+    pub fn wait(&self) -> Result<i32> {
+        let code = run(&mut self.engine.command(&["wait", &self.name]))?;
+        code.parse().with_context(|| format!("exit code {code}"))
+    }
+
+    /// What the engine itself says about an OOM kill.
+    pub fn oom_killed(&self) -> Result<bool> {
+        Ok(self.inspect("{{.State.OOMKilled}}")?.parse()?)
+    }
+
+    /// Sends SIGKILL by the engine.
+    pub fn kill(&self) -> Result<()> {
+        run(&mut self.engine.command(&["kill", &self.name])).map(drop)
+    }
+
+    fn inspect(&self, format: &str) -> Result<String> {
+        run(&mut self.engine.command(&["inspect", "--format", format, &self.name]))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let removed = finish(&mut self.engine.command(&["rm", "--force", &self.name]));
+        match removed.map(|finished| finished.expect_code(0)) {
+            // One that was run with --rm is gone already.
+            Ok(Err(error)) if !error.to_string().to_lowercase().contains("no such container") => {
+                eprintln!("leaving container {}: {error:#}", self.name);
+            }
+            Err(error) => eprintln!("leaving container {}: {error:#}", self.name),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether the path's last component is this container's, however the engine decorates its id.
+pub fn is_cgroup_of(path: &str, id: &str) -> bool {
+    Path::new(path).file_name().is_some_and(|name| name.to_string_lossy().contains(id))
+}

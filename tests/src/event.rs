@@ -1,0 +1,87 @@
+//! One line of `ctrace watch -o json`.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// A parsed event. Fields are addressed by JSON pointer, as in `/oom/limit_bytes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event(Value);
+
+impl Event {
+    /// Parses a line and checks what every event has.
+    pub fn parse(line: &str) -> Result<Self> {
+        let value = serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
+        let event = Event(value);
+        event.check().with_context(|| format!("not an event: {event}"))?;
+        Ok(event)
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(self.u64("/v")? == 1, "schema version is not 1");
+        let time = self.str("/time")?;
+        let shape: String =
+            time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        ensure!(shape == "9999-99-99T99:99:99.999999999Z", "time in another form: {time}");
+        self.str("/type")?;
+        Ok(())
+    }
+
+    /// A field, or nothing when it is absent or null.
+    pub fn get(&self, pointer: &str) -> Option<&Value> {
+        self.0.pointer(pointer).filter(|value| !value.is_null())
+    }
+
+    fn need(&self, pointer: &str) -> Result<&Value> {
+        self.get(pointer).with_context(|| format!("no {pointer} in {self}"))
+    }
+
+    pub fn u64(&self, pointer: &str) -> Result<u64> {
+        let value = self.need(pointer)?;
+        value.as_u64().with_context(|| format!("{pointer} is no unsigned number: {value}"))
+    }
+
+    pub fn i64(&self, pointer: &str) -> Result<i64> {
+        let value = self.need(pointer)?;
+        value.as_i64().with_context(|| format!("{pointer} is no number: {value}"))
+    }
+
+    pub fn str(&self, pointer: &str) -> Result<&str> {
+        let value = self.need(pointer)?;
+        value.as_str().with_context(|| format!("{pointer} is no string: {value}"))
+    }
+
+    pub fn array(&self, pointer: &str) -> Result<&[Value]> {
+        let value = self.need(pointer)?;
+        Ok(value.as_array().with_context(|| format!("{pointer} is no array: {value}"))?)
+    }
+
+    /// Whether it is of this type.
+    pub fn is(&self, kind: &str) -> bool {
+        self.0["type"] == kind
+    }
+
+    /// Whether it is the OOM kill of this process.
+    pub fn is_oom_kill_of(&self, pid: u32) -> bool {
+        self.is("oom_kill") && self.0["process"]["pid"] == pid
+    }
+
+    /// Records that a `lost` line counts; 0 for the others.
+    pub fn lost(&self) -> Result<u64> {
+        if !self.is("lost") {
+            return Ok(0);
+        }
+        self.str("/lost/ring")?;
+        match self.u64("/lost/count")? {
+            0 => bail!("a lost line that counts nothing: {self}"),
+            count => Ok(count),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,36 @@
+# Runs in the guest as root: sh guest.sh COMMAND. Connects the command with the host, gives it the
+# mounts that containers need, and hands its exit code over.
+modprobe -q virtio_console
+
+port() {
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat "$port/name")" = "$1" ]; then
+            echo "/dev/${port##*/}"
+        fi
+    done
+}
+
+# With udev, virtme-ng's own init has connected them already, and a port has one writer only.
+if [ ! -e /dev/virtio-ports/virtme.ret ]; then
+    exec >"$(port virtme.stdout)" 2>&1
+    code_port=$(port virtme.ret)
+fi
+
+# The root file system is an overlay already, and no overlay can be laid over another.
+for store in containerd containers docker; do
+    mkdir -p "/var/lib/$store"
+    mount -t tmpfs tmpfs "/var/lib/$store"
+done
+mount -t bpf bpf /sys/fs/bpf
+for controller in cpuset cpu io memory pids; do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+done
+mkdir -p /run/home
+export HOME=/run/home
+
+sh -c "$1" </dev/null
+code=$?
+if [ -n "${code_port:-}" ]; then
+    echo "$code" >"$code_port"
+fi
+exit "$code"
