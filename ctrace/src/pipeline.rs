@@ -111,8 +111,9 @@ pub async fn run(
     while !router.drain(bulk.get_mut()) {}
     drop((rare, bulk, programs));
     router.flush_unsent();
-    let Router { mut summary, .. } = router;
-    drop(sender);
+    let mut summary = std::mem::take(&mut router.summary);
+    // The writer ends when no sender is left.
+    drop((router, sender));
     let Written { events } = writer.join()?;
     summary.events = events;
     Ok(summary)

@@ -4,9 +4,10 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Btf, Capabilities, CgroupLayout, Features, Lockdown, host};
+use super::{Btf, Capabilities, CgroupLayout, Features, Lockdown, features::Trial, host};
 
-/// Facts about the running kernel. Large while it holds the BTF: drop it once programs are loaded.
+/// Facts about the running kernel. Drop them once programs are loaded, not before: they hold the
+/// BTF, which is large, and the hooks of the trial.
 pub struct Facts {
     /// The kernel's types.
     pub btf: Btf,
@@ -22,6 +23,8 @@ pub struct Facts {
     pub page_size: u64,
     /// The NUMA nodes that have memory, one bit each; nodes from 64 on are left out.
     pub nodes_with_memory: u64,
+    /// Keeps attaching fast until programs are loaded.
+    _trial: Trial,
 }
 
 impl Facts {
@@ -31,7 +34,7 @@ impl Facts {
     /// Where the kernel publishes no BTF, or `/proc` is not mounted.
     pub fn gather() -> Result<Self> {
         let btf = Btf::of_kernel().context("ctrace needs the kernel's BTF")?;
-        let features = Features::probe(Some(&btf));
+        let (features, trial) = Features::probe(Some(&btf));
         // SAFETY: sysconf has no preconditions.
         let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let nodes = fs::read_to_string("/sys/devices/system/node/has_memory");
@@ -44,6 +47,7 @@ impl Facts {
             page_size: page_size.try_into().context("the page size is unknown")?,
             // A kernel without NUMA has node 0 only.
             nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
+            _trial: trial,
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Which ways of tracing this kernel lets this process use, found by using them.
 //!
 //! Each probe loads a program of two instructions and attaches it to a function or tracepoint that
-//! only runs when the host is out of memory, then removes it again.
+//! only runs when the host is out of memory.
 
-use std::{fmt, fs, os::fd::OwnedFd, thread};
+use std::{fmt, fs, mem, os::fd::OwnedFd, thread};
 
 use super::{
     btf::Btf,
@@ -57,12 +57,28 @@ pub struct Features {
     pub ring_buffer: Result<(), Refusal>,
 }
 
+/// The hooks of a trial, in place until this is dropped.
+///
+/// Keep it until the real programs are attached: the kernel lets whoever attaches to a hook soon
+/// after it became empty wait for RCU grace periods (10 to 30 ms on a tracepoint).
+#[must_use = "dropping it makes the next attach wait"]
+pub struct Trial(Vec<OwnedFd>);
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        let hooks = mem::take(&mut self.0);
+        if !hooks.is_empty() {
+            // Taking hooks out waits for grace periods too: on a thread of its own.
+            thread::spawn(move || drop(hooks));
+        }
+    }
+}
+
 impl Features {
-    /// Tries everything. Takes a few milliseconds and leaves nothing attached; where trampolines
-    /// or kernel probes work, a thread does the slow part of removing them.
+    /// Tries everything, in a few milliseconds. The hooks go when the trial is dropped.
     ///
     /// `btf` is the kernel's own; without it `tp_btf` and `fentry` cannot be tried.
-    pub fn probe(btf: Option<&Btf>) -> Self {
+    pub fn probe(btf: Option<&Btf>) -> (Self, Trial) {
         let host = Host {
             // Without /proc nothing is known about rights: blame nothing on them.
             may_trace: Capabilities::of_self().map_or(true, Capabilities::may_trace),
@@ -70,13 +86,16 @@ impl Features {
         };
         let kernel_btf =
             || btf.ok_or_else(|| Refusal::because("the kernel publishes no BTF to read"));
-        Self {
-            tp_btf: kernel_btf().and_then(|btf| tp_btf(btf, &host)),
-            raw_tp: raw_tp(&host),
-            fentry: kernel_btf().and_then(|btf| fentry(btf, &host)),
-            kprobe: kprobe(&host),
+        let mut hooks = Vec::new();
+        let mut keep = |hook: Result<OwnedFd, Refusal>| hook.map(|hook| hooks.push(hook));
+        let features = Self {
+            tp_btf: keep(kernel_btf().and_then(|btf| tp_btf(btf, &host))),
+            raw_tp: keep(raw_tp(&host)),
+            fentry: keep(kernel_btf().and_then(|btf| fentry(btf, &host))),
+            kprobe: keep(kprobe(&host)),
             ring_buffer: host.explain(Feature::RingBuffer, sys::create_ring_buffer()).map(drop),
-        }
+        };
+        (features, Trial(hooks))
     }
 }
 
@@ -95,34 +114,34 @@ enum Feature {
     RingBuffer,
 }
 
-fn tp_btf(btf: &Btf, host: &Host) -> Result<(), Refusal> {
+// The hooks hold their programs: a link or a perf event is all that has to stay open.
+
+fn tp_btf(btf: &Btf, host: &Host) -> Result<OwnedFd, Refusal> {
     let name = format!("btf_trace_{RARE_TRACEPOINT}");
     let id = btf
         .typedef_id(&name)
         .ok_or_else(|| Refusal::because(format!("the kernel's BTF has no {name}")))?;
     let prog = sys::load(ProgType::Tracing, AttachType::TraceRawTp, id);
     let prog = host.explain(Feature::TpBtf, prog)?;
-    host.explain(Feature::TpBtf, sys::raw_tracepoint_open(&prog, None)).map(drop)
+    host.explain(Feature::TpBtf, sys::raw_tracepoint_open(&prog, None))
 }
 
-fn raw_tp(host: &Host) -> Result<(), Refusal> {
+fn raw_tp(host: &Host) -> Result<OwnedFd, Refusal> {
     let prog = sys::load(ProgType::RawTracepoint, AttachType::None, 0);
     let prog = host.explain(Feature::RawTp, prog)?;
-    host.explain(Feature::RawTp, sys::raw_tracepoint_open(&prog, Some(RARE_TRACEPOINT))).map(drop)
+    host.explain(Feature::RawTp, sys::raw_tracepoint_open(&prog, Some(RARE_TRACEPOINT)))
 }
 
-fn fentry(btf: &Btf, host: &Host) -> Result<(), Refusal> {
+fn fentry(btf: &Btf, host: &Host) -> Result<OwnedFd, Refusal> {
     let id = btf
         .func_id(RARE_FUNCTION)
         .ok_or_else(|| Refusal::because(format!("the kernel's BTF has no {RARE_FUNCTION}")))?;
     let prog = sys::load(ProgType::Tracing, AttachType::TraceFentry, id);
     let prog = host.explain(Feature::Fentry, prog)?;
-    let link = host.explain(Feature::Fentry, sys::raw_tracepoint_open(&prog, None))?;
-    close_aside([link, prog]);
-    Ok(())
+    host.explain(Feature::Fentry, sys::raw_tracepoint_open(&prog, None))
 }
 
-fn kprobe(host: &Host) -> Result<(), Refusal> {
+fn kprobe(host: &Host) -> Result<OwnedFd, Refusal> {
     let path = "/sys/bus/event_source/devices/kprobe/type";
     let pmu = fs::read_to_string(path)
         .ok()
@@ -132,14 +151,7 @@ fn kprobe(host: &Host) -> Result<(), Refusal> {
     let prog = host.explain(Feature::Kprobe, prog)?;
     let event = host.explain(Feature::Kprobe, sys::open_kprobe(pmu, RARE_FUNCTION))?;
     host.explain(Feature::Kprobe, sys::set_bpf(&event, &prog))?;
-    close_aside([event, prog]);
-    Ok(())
-}
-
-/// Closes on a thread of its own: taking a trampoline or a kernel probe out waits for RCU grace
-/// periods, often longer than all probes together.
-fn close_aside(fds: [OwnedFd; 2]) {
-    thread::spawn(move || drop(fds));
+    Ok(event)
 }
 
 impl Host {
@@ -235,7 +247,7 @@ mod tests {
     fn this_host() {
         let btf = Btf::of_kernel().ok();
         let start = std::time::Instant::now();
-        let features = Features::probe(btf.as_ref());
+        let (features, _trial) = Features::probe(btf.as_ref());
         println!("{:?} {features:#?}", start.elapsed());
         if !Capabilities::of_self().unwrap().may_trace() {
             println!("skipped: no capability to trace");
