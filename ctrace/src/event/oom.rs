@@ -445,8 +445,8 @@ fn level_line(level: &Level, memsw: bool) -> String {
         None => format!("cgroup {} (gone)", level.cgroup.key.id),
     };
     let limit =
-        level.limit_bytes.map_or("no limit".to_owned(), |limit| format!("of {}", bytes(limit)));
-    let mut line = format!("{name}: {} {limit}", bytes(level.usage_bytes));
+        level.limit_bytes.map_or(", no limit".to_owned(), |limit| format!(" of {}", bytes(limit)));
+    let mut line = format!("{name}: {}{limit}", bytes(level.usage_bytes));
     if memsw && let (Some(usage), Some(limit)) = (level.swap_usage_bytes, level.swap_limit_bytes) {
         line += &format!(", memory+swap {} of {}", bytes(usage), bytes(limit));
     }

@@ -279,3 +279,6 @@ fn apply_line(oom: &mut Oom, line: OomConstraintLine) {
         oom.hit = None;
     }
 }
+
+#[cfg(test)]
+mod tests;
