@@ -81,8 +81,8 @@ pub struct Memory {
     pub anon_rss: u64,
     pub file_rss: u64,
     pub shmem_rss: u64,
-    pub swap: u64,
-    pub pgtables: u64,
+    pub swap: Option<u64>,
+    pub pgtables: Option<u64>,
 }
 
 /// One victim of the kernel's OOM killer. The victim is the event's subject.
@@ -211,7 +211,8 @@ impl Oom {
         Field {
             name: "anon_rss_bytes",
             ty: Type::Bytes,
-            doc: "Resident anonymous memory of the victim",
+            doc: "Resident anonymous memory of the victim. Like the other figures of its memory: as \
+                  the kernel logged it, else as its counters were at the kill",
             get: |oom| oom.memory.map(|memory| memory.anon_rss).into(),
         },
         Field {
@@ -230,13 +231,13 @@ impl Oom {
             name: "swap_bytes",
             ty: Type::Bytes,
             doc: "Memory of the victim that is swapped out",
-            get: |oom| oom.memory.map(|memory| memory.swap).into(),
+            get: |oom| oom.memory.and_then(|memory| memory.swap).into(),
         },
         Field {
             name: "pgtables_bytes",
             ty: Type::Bytes,
             doc: "Page tables of the victim",
-            get: |oom| oom.memory.map(|memory| memory.pgtables).into(),
+            get: |oom| oom.memory.and_then(|memory| memory.pgtables).into(),
         },
         Field {
             name: "oom_score_adj",
@@ -396,8 +397,8 @@ impl Detail for Oom {
                         bytes(memory.anon_rss),
                         bytes(memory.file_rss),
                         bytes(memory.shmem_rss),
-                        bytes(memory.swap),
-                        bytes(memory.pgtables),
+                        known(memory.swap),
+                        known(memory.pgtables),
                         bytes(memory.total_vm)
                     ),
                 );
@@ -423,6 +424,10 @@ impl Detail for Oom {
     fn cgroups_mut(&mut self) -> Vec<&mut Cgroup> {
         self.levels.iter_mut().map(|level| &mut level.cgroup).collect()
     }
+}
+
+fn known(count: Option<u64>) -> String {
+    count.map_or("unknown".to_owned(), bytes)
 }
 
 fn process_line(subject: &Subject) -> String {

@@ -20,6 +20,8 @@ pub struct KmsgRecord {
     pub sequence: u64,
     /// Microseconds since boot on printk's own clock, which does not count suspended time.
     pub time_us: u64,
+    /// Whether the kernel itself wrote it: what is written to `/dev/kmsg` has another facility.
+    pub is_kernels: bool,
     /// The text, with the kernel's escapes undone. Bytes that are not UTF-8 are replaced.
     pub text: String,
 }
@@ -29,13 +31,17 @@ impl KmsgRecord {
     /// the lines after the first are the record's dictionary, which is left out.
     pub fn parse(raw: &[u8]) -> Option<Self> {
         let semicolon = raw.iter().position(|&b| b == b';')?;
-        let mut fields = str::from_utf8(&raw[..semicolon]).ok()?.split(',').skip(1);
+        let mut fields = str::from_utf8(&raw[..semicolon]).ok()?.split(',');
+        // <https://docs.kernel.org/admin-guide/abi-testing.html>, dev-kmsg: facility times 8, plus
+        // the level. The kernel's is 0.
+        let priority: u32 = fields.next()?.parse().ok()?;
         let sequence = fields.next()?.parse().ok()?;
         let time_us = fields.next()?.parse().ok()?;
         let text = raw[semicolon + 1..].split(|&b| b == b'\n').next()?;
         Some(Self {
             sequence,
             time_us,
+            is_kernels: priority >> 3 == 0,
             text: String::from_utf8_lossy(&unescape(text)).into_owned(),
         })
     }

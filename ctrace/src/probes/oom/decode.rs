@@ -13,7 +13,7 @@ use crate::{
     kernel::{
         Facts,
         kallsyms::Symbols,
-        kmsg::{Kmsg, OomConstraintLine},
+        kmsg::{KilledLine, Kmsg, OomConstraintLine},
     },
     probes::{DecodeError, Decoder},
 };
@@ -30,7 +30,7 @@ const EVENT_NAMES: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_gr
 /// The one that v1 shows too, in `memory.oom_control`.
 const OOM_KILL: usize = 4;
 
-/// Constraint lines of the kernel's log that wait for their event.
+/// Lines of either kind that are kept: those of kills that ctrace lost are never asked for.
 const PENDING_LINES: usize = 256;
 
 pub struct OomDecoder {
@@ -40,7 +40,9 @@ pub struct OomDecoder {
     nodes_with_memory: u64,
     lock_known: bool,
     log: Option<Kmsg>,
-    lines: Vec<OomConstraintLine>,
+    /// Lines of the log whose events are still to come.
+    constraints: Vec<OomConstraintLine>,
+    killed: Vec<KilledLine>,
     last: Option<Invocation>,
 }
 
@@ -64,7 +66,8 @@ impl OomDecoder {
             nodes_with_memory: facts.nodes_with_memory,
             lock_known: facts.btf.offset("mem_cgroup", "oom_lock").is_some(),
             log: Kmsg::open_at_end().ok(),
-            lines: Vec::new(),
+            constraints: Vec::new(),
+            killed: Vec::new(),
             last: None,
         }
     }
@@ -151,16 +154,24 @@ impl OomDecoder {
         Verdict { constraint, via: constraint.map(|_| via), hit }
     }
 
-    /// The line that the kernel logged for this victim, if it has; taken out of the list.
-    fn line_of(&mut self, pid: u32) -> Option<OomConstraintLine> {
-        for record in self.log.iter_mut().flat_map(Kmsg::drain) {
-            self.lines.extend(OomConstraintLine::parse(&record.text));
+    /// Takes in what the kernel logged since the last event. Its constraint line is there before
+    /// `mark_victim`, its line of the victim a moment later: long before the record is drained.
+    fn read_log(&mut self) {
+        let records = self.log.iter_mut().flat_map(Kmsg::drain);
+        for record in records.filter(|record| record.is_kernels) {
+            self.constraints.extend(OomConstraintLine::parse(&record.text));
+            self.killed.extend(KilledLine::parse(&record.text));
         }
-        let excess = self.lines.len().saturating_sub(PENDING_LINES);
-        self.lines.drain(..excess);
-        let place = self.lines.iter().position(|line| line.pid == pid)?;
-        Some(self.lines.remove(place))
+        let excess = self.constraints.len().saturating_sub(PENDING_LINES);
+        self.constraints.drain(..excess);
+        let excess = self.killed.len().saturating_sub(PENDING_LINES);
+        self.killed.drain(..excess);
     }
+}
+
+/// Takes the first line that `is_wanted` out of the list.
+fn take<T>(lines: &mut Vec<T>, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+    lines.iter().position(is_wanted).map(|place| lines.remove(place))
 }
 
 struct Verdict {
@@ -209,8 +220,8 @@ impl Decoder for OomDecoder {
             anon_rss: counter(record.memory.anon_rss_pages),
             file_rss: counter(record.memory.file_rss_pages),
             shmem_rss: counter(record.memory.shmem_rss_pages),
-            swap: counter(record.memory.swap_pages),
-            pgtables: record.memory.pgtables_bytes,
+            swap: Some(counter(record.memory.swap_pages)),
+            pgtables: Some(record.memory.pgtables_bytes),
         });
         let oom = Oom {
             id: self.invocation(&record, stack),
@@ -237,16 +248,21 @@ impl Decoder for OomDecoder {
     /// victim of a group has what its first victim had.
     fn complete(&mut self, subject: &Subject, payload: &mut Payload) {
         let Payload::OomKill(oom) = payload else { return };
+        let pid = subject.process.tid;
+        self.read_log();
         let group = self.last.as_ref().filter(|last| last.id == oom.id);
         if let Some(first) = group {
             oom.constraint = first.constraint;
             oom.via = first.via;
             oom.hit = oom.levels.iter().position(|level| Some(level.cgroup.key) == first.hit);
             oom.logged_cgroup = first.logged_cgroup.clone();
-        } else if oom.via != Some(OomVia::Hook)
-            && let Some(line) = self.line_of(subject.process.tid)
+        } else if let Some(line) = take(&mut self.constraints, |line| line.pid == pid)
+            && oom.via != Some(OomVia::Hook)
         {
-            apply_line(oom, line);
+            apply_constraint(oom, line);
+        }
+        if let Some(line) = take(&mut self.killed, |line| line.pid == pid) {
+            apply_killed(oom, &line);
         }
         oom.memsw = oom.limit().is_some_and(is_memsw);
         self.last = Some(Invocation {
@@ -260,7 +276,7 @@ impl Decoder for OomDecoder {
     }
 }
 
-fn apply_line(oom: &mut Oom, line: OomConstraintLine) {
+fn apply_constraint(oom: &mut Oom, line: OomConstraintLine) {
     oom.constraint = Some(line.constraint);
     oom.via = Some(OomVia::KernelLog);
     if line.constraint == Constraint::Memcg {
@@ -278,6 +294,22 @@ fn apply_line(oom: &mut Oom, line: OomConstraintLine) {
     } else {
         oom.hit = None;
     }
+}
+
+/// The kernel's own report has the last word on the victim's memory: from 7.0 on it sums the
+/// counters of all CPUs, of which an eBPF program sees the shared part only
+/// (<https://git.kernel.org/torvalds/c/5898aa8f9a0b>).
+fn apply_killed(oom: &mut Oom, line: &KilledLine) {
+    let read = oom.memory;
+    oom.memory = Some(Memory {
+        total_vm: line.total_vm,
+        anon_rss: line.anon_rss,
+        file_rss: line.file_rss,
+        shmem_rss: line.shmem_rss,
+        pgtables: line.pgtables.or(read.and_then(|memory| memory.pgtables)),
+        swap: read.and_then(|memory| memory.swap),
+    });
+    oom.oom_score_adj = line.oom_score_adj.map(i32::from).or(oom.oom_score_adj);
 }
 
 #[cfg(test)]

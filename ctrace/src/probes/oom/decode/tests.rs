@@ -23,7 +23,8 @@ fn decoder() -> OomDecoder {
         nodes_with_memory: 1,
         lock_known: true,
         log: None,
-        lines: Vec::new(),
+        constraints: Vec::new(),
+        killed: Vec::new(),
         last: None,
     }
 }
@@ -187,6 +188,26 @@ fn a_victim_known_by_pid_alone_has_no_invented_facts() {
     assert_eq!(subject.cgroup, None);
     assert_eq!((oom.memory, oom.oom_score_adj), (None, None));
     assert_eq!(oom.hit, Some(0), "the trigger's levels still tell the limit");
+}
+
+#[test]
+fn the_kernel_s_log_has_the_last_word() {
+    let mut decoder = decoder();
+    let (subject, mut payload) = decoder.decode(record().as_bytes()).expect("a whole record");
+    let lines = [
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,\
+         oom_memcg=/elsewhere,task_memcg=/x,task=tail,pid=1991,uid=0",
+        "Memory cgroup out of memory: Killed process 1991 (tail) total-vm:68000kB, \
+         anon-rss:64012kB, file-rss:4kB, shmem-rss:8kB, UID:0 pgtables:176kB oom_score_adj:0",
+    ];
+    decoder.constraints.extend(OomConstraintLine::parse(lines[0]));
+    decoder.killed.extend(KilledLine::parse(lines[1]));
+    decoder.complete(&subject, &mut payload);
+    let Payload::OomKill(oom) = payload else { panic!() };
+    assert_eq!(oom.via, Some(OomVia::KernelLog));
+    assert_eq!(oom.logged_cgroup.as_deref(), Some("/elsewhere"));
+    assert_eq!(oom.memory.map(|memory| memory.anon_rss), Some(64012 * 1024));
+    assert!(decoder.constraints.is_empty() && decoder.killed.is_empty());
 }
 
 #[test]
