@@ -98,6 +98,7 @@ fn hook(hook: &Hook) -> Value {
         "required": hook.required,
         "gives": hook.gives,
         "lost": hook.lost,
+        "why": hook.why,
     })
 }
 
@@ -146,8 +147,10 @@ fn text(report: &Value) -> String {
             let strategy = hook["strategy"].as_str().unwrap_or("no hook");
             let gives = word(&hook["gives"]);
             lines.push(format!("  {:24} {strategy:8} {gives}", word(&hook["name"])));
-            if let Some(lost) = hook["lost"].as_str() {
-                lines.push(format!("  {:24} {:8} lost: {lost}", "", ""));
+            for fact in ["lost", "why"] {
+                if let Some(text) = hook[fact].as_str() {
+                    lines.push(format!("  {:24} {:8} {fact}: {text}", "", ""));
+                }
             }
         }
     }

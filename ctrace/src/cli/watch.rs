@@ -19,7 +19,6 @@ use crate::{
     output::Output,
     pipeline::{self, Stages, Summary},
     plan::{self, Limits, Plan, RingSizes},
-    probes::Probe,
     sink::{Json, Sink, Text},
 };
 
@@ -154,26 +153,31 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 /// Says on standard error what is in place and what is missing.
 fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
     let mut attached = Vec::new();
+    let mut missing = Vec::new();
     for Attached { probe, hook, failure } in hooks {
         match (&hook.strategy, failure) {
             (Some(strategy), None) => {
                 attached.push(format!("{probe} {} ({})", hook.name, strategy.name));
             }
-            (Some(strategy), Some(failure)) => {
-                let gives = hook.gives;
-                eprintln!("missing: {} ({}): {failure}: no {gives}", hook.name, strategy.name);
-            }
+            (Some(strategy), Some(failure)) => missing.push(format!(
+                "{probe} {} ({}): {failure}: no {}",
+                hook.name, strategy.name, hook.gives
+            )),
             (None, _) => {
-                eprintln!("missing: {}: {}", hook.name, hook.lost.as_deref().unwrap_or(hook.gives));
+                let lost = hook.lost.unwrap_or(hook.gives);
+                missing.push(format!("{probe} {}: {lost} (ctrace check says why)", hook.name));
             }
         }
     }
     for (probe, plan) in planned {
         if let Err(unsupported) = plan {
-            eprintln!("missing: {}: {unsupported}", Probe::name(*probe));
+            missing.push(format!("{}: {unsupported}", probe.name()));
         }
     }
     eprintln!("attached: {}", attached.join(", "));
+    for line in missing {
+        eprintln!("missing: {line}");
+    }
 }
 
 /// Says on standard error what was seen and what was lost.

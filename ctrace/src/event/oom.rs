@@ -370,7 +370,14 @@ impl Detail for Oom {
         if let Some(container) = subject.and_then(|subject| subject.container.as_ref()) {
             line("container", container.describe());
         }
-        line("trigger", format!("{} in {}", process_line(&self.trigger), self.trigger.label()));
+        let itself = subject.is_some_and(|victim| victim.process == self.trigger.process);
+        line(
+            "trigger",
+            match itself {
+                true => "the victim itself".to_owned(),
+                false => format!("{}, {}", process_line(&self.trigger), self.trigger.label()),
+            },
+        );
         let via = self.via.map_or("", OomVia::name);
         line(
             "constraint",
@@ -434,9 +441,9 @@ fn process_line(subject: &Subject) -> String {
     let process = &subject.process;
     let mut line = process.label();
     for (name, number) in
-        [("ppid", process.ppid), ("uid", process.uid), ("pid in container", process.container_pid)]
+        [("ppid", process.ppid), ("uid", process.uid), ("container pid", process.container_pid)]
     {
-        let inside = name != "pid in container" || subject.container.is_some();
+        let inside = name != "container pid" || subject.container.is_some();
         if let (Some(number), true) = (number, inside) {
             line += &format!(", {name} {number}");
         }

@@ -84,7 +84,9 @@ pub struct Hook {
     /// What it is for.
     pub gives: &'static str,
     /// What is lost by the choice, and what stands in for it; absent: nothing.
-    pub lost: Option<String>,
+    pub lost: Option<&'static str>,
+    /// Why nothing better was chosen.
+    pub why: Option<String>,
 }
 
 /// A way to hook a place.

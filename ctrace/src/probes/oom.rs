@@ -42,6 +42,7 @@ impl Probe for Oom {
             required: true,
             gives: "every victim",
             lost: None,
+            why: None,
         }];
         if signature == Signature::Pid {
             hooks.push(Hook {
@@ -50,6 +51,7 @@ impl Probe for Oom {
                 required: false,
                 gives: "the victim's task: mark_victim has only its pid on this kernel",
                 lost: None,
+                why: None,
             });
         }
         hooks.push(out_of_memory(&facts.features));
@@ -71,9 +73,10 @@ fn out_of_memory(features: &Features) -> Hook {
     const FUNCTION: &str = "out_of_memory";
     let strategy = |name, enter, leave| {
         let program = |(name, attach)| Program { name, attach };
-        Some(Strategy { name, programs: vec![program(enter), program(leave)] })
+        // Without the one that forgets, the one that remembers must not run.
+        Some(Strategy { name, programs: vec![program(leave), program(enter)] })
     };
-    let (strategy, lost) = match (&features.fentry, &features.kprobe) {
+    let (strategy, why) = match (&features.fentry, &features.kprobe) {
         (Ok(()), _) => (
             strategy(
                 "fentry",
@@ -90,21 +93,18 @@ fn out_of_memory(features: &Features) -> Hook {
             ),
             None,
         ),
-        (Err(fentry), Err(kprobe)) => (
-            None,
-            Some(format!(
-                "no gfp_mask and order; constraint and limit come from the kernel's stack, its \
-                 OOM lock and counters, checked against its log (fentry: {fentry}; kprobe: \
-                 {kprobe})"
-            )),
-        ),
+        (Err(fentry), Err(kprobe)) => (None, Some(format!("fentry: {fentry}; kprobe: {kprobe}"))),
     };
     Hook {
         name: FUNCTION,
         strategy,
         required: false,
-        gives: "constraint, limiting cgroup, gfp_mask and order, exactly",
-        lost,
+        gives: "constraint, limiting cgroup, gfp_mask and order",
+        lost: why.is_some().then_some(
+            "no gfp_mask and order; constraint and limiting cgroup come from the kernel's log, its \
+             stack, OOM lock and counters",
+        ),
+        why,
     }
 }
 

@@ -216,9 +216,9 @@ fn text() {
     let expected = "\
 20:15:01.123 oom_kill  batch  tail[1991] killed: limit 64.0 MiB of /docker/c1effd65a1b2… hit, \
 anon-rss 62.5 MiB
-    victim      tail[1991], ppid 1960, uid 0, pid in container 7
+    victim      tail[1991], ppid 1960, uid 0, container pid 7
     container   batch, docker c1effd65a1b2, image bb:latest
-    trigger     sh[1992], ppid 1960, uid 0 in unknown cgroup
+    trigger     sh[1992], ppid 1960, uid 0, unknown cgroup
     constraint  memcg (via counters)
     cgroup      /docker/c1effd65a1b2…: 64.0 MiB of 64.0 MiB  <- limit hit
                 /docker: 64.0 MiB, no limit
