@@ -25,8 +25,8 @@ mount -t bpf bpf /sys/fs/bpf
 for controller in cpuset cpu io memory pids; do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
-mkdir -p /run/home
-export HOME=/run/home
+mkdir -p /run/home /run/tmp
+export HOME=/run/home TMPDIR=/run/tmp
 
 sh -c "$1" </dev/null
 code=$?

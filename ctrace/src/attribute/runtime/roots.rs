@@ -43,8 +43,8 @@ impl Roots {
             podman: ["/var/lib/containers/storage", "/run/containers/storage"]
                 .map(PathBuf::from)
                 .into(),
-            runc: vec!["/run/runc".into()],
-            crun: vec!["/run/crun".into()],
+            runc: state_roots("runc"),
+            crun: state_roots("crun"),
         }
     }
 }
@@ -98,6 +98,15 @@ impl Docker {
             exec_roots: exec_root.into_iter().filter(absolute).collect(),
         }
     }
+}
+
+/// `/run/NAME`, and the same below each user's `XDG_RUNTIME_DIR`, where rootless containers are, and
+/// crun's also when root started it out of a login session.
+fn state_roots(name: &str) -> Vec<PathBuf> {
+    let users = fs::read_dir("/run/user").into_iter().flatten().flatten().map(|user| user.path());
+    let sessions = [PathBuf::from("/run/user/0")].into_iter().chain(users);
+    let roots = [PathBuf::from("/run")].into_iter().chain(sessions);
+    distinct(roots.map(|root| root.join(name)).collect())
 }
 
 /// Command lines of the host's running dockerds.
