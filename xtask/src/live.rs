@@ -22,29 +22,33 @@ pub const RUNNER_ARGS: &[&str] = &["--test-threads=1"];
 /// Builds ctrace and the live tests.
 pub fn build() -> Result<LiveTests> {
     let binary = build::release()?;
-    let messages = process::capture(process::cargo().args([
-        "test",
-        "--package",
-        "ctrace-tests",
-        "--test",
-        "live",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]))?;
     Ok(LiveTests {
-        executable: executable_in(&messages).context("cargo built no live tests")?,
+        executable: test_executable(&["--package", "ctrace-tests"], "live")?,
         directory: workspace::root().join("tests"),
         binary_variable: format!("CTRACE_BIN={}", binary.display()),
     })
 }
 
-/// The path of the `live` test in cargo's messages.
-fn executable_in(messages: &str) -> Option<String> {
+/// Builds the test that holds the BTF reader against bpftool: optimised, because a virtual machine
+/// is slow and a kernel's BTF is large.
+pub fn build_btf() -> Result<String> {
+    test_executable(&["--package", "ctrace", "--release"], "btf")
+}
+
+fn test_executable(options: &[&str], test: &str) -> Result<String> {
+    let mut cargo = process::cargo();
+    cargo.arg("test").args(options).args(["--test", test, "--no-run"]);
+    let messages = process::capture(cargo.arg("--message-format=json-render-diagnostics"))?;
+    executable_in(&messages, test).with_context(|| format!("cargo built no test {test}"))
+}
+
+/// The path of a test in cargo's messages.
+fn executable_in(messages: &str, test: &str) -> Option<String> {
     messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        let is_live = message.get("target")?.get("name")? == "live";
+        let is_it = message.get("target")?.get("name")? == test;
         let executable = message.get("executable")?.as_str()?;
-        is_live.then(|| executable.to_owned())
+        is_it.then(|| executable.to_owned())
     })
 }
 
@@ -53,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_live_test_among_cargos_messages() {
+    fn finds_a_test_among_cargos_messages() {
         let messages = concat!(
             "not JSON\n",
             r#"{"reason":"compiler-artifact","target":{"name":"ctrace"},"executable":"/t/a"}"#,
@@ -62,7 +66,7 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"name":"live"},"executable":"/t/live-1"}"#,
         );
-        assert_eq!(executable_in(messages).as_deref(), Some("/t/live-1"));
-        assert_eq!(executable_in(""), None);
+        assert_eq!(executable_in(messages, "live").as_deref(), Some("/t/live-1"));
+        assert_eq!(executable_in("", "live"), None);
     }
 }

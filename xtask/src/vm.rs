@@ -101,14 +101,18 @@ fn run_in(series: &Series, update: bool, machine: &Machine, command: &str) -> Re
     Ok(ending)
 }
 
-/// The command that runs the live tests in a guest, which sees this host's files.
+/// The command that runs the live tests in a guest, which sees this host's files. Without a filter
+/// the BTF reader is held against that kernel first; either may fail without keeping the other from
+/// running.
 fn live_tests(filter: &[String]) -> Result<String> {
     let LiveTests { executable, directory, binary_variable } = live::build()?;
     let directory = directory.to_string_lossy();
     let words = ["env", &binary_variable, &executable].into_iter();
     let words = words.chain(live::RUNNER_ARGS.iter().copied());
     let words = words.chain(filter.iter().map(String::as_str)).map(quote);
-    Ok(format!("cd {} && exec {}", quote(&directory), words.collect::<Vec<_>>().join(" ")))
+    let live = words.collect::<Vec<_>>().join(" ");
+    let btf = if filter.is_empty() { quote(&live::build_btf()?) } else { ":".to_owned() };
+    Ok(format!("cd {}; {btf}; btf=$?; {live} && exit $btf", quote(&directory)))
 }
 
 #[cfg(test)]
