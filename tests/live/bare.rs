@@ -108,9 +108,9 @@ fn trigger_that_is_not_the_victim() {
 #[test]
 fn group_kill() {
     case("memory.oom.group: each victim once, all with one oom.id", || {
+        let cgroup = Cgroup::new("group")?.limit(64 * MIB)?.kill_as_group()?;
         let mut log = KernelLog::mark()?;
         let watch = Watch::oom(&[])?;
-        let cgroup = Cgroup::new("group")?.limit(64 * MIB)?.kill_as_group()?;
         let hold = || Plan::new("ct-member").anon(4 << 20).spawn(Some(&cgroup));
         let members = [hold()?, hold()?];
         let eater = Plan::new("ct-eater").spawn(Some(&cgroup))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::cgroup::Cgroup;
 use ctrace_tests::event::Event;
@@ -61,7 +61,7 @@ fn two_hundred_kills_in_a_row() {
         );
         equal("events and the cgroups' own counts", seen, kills)?;
         let ended = watch.stop()?;
-        let lost = ended.events.iter().map(Event::lost).sum::<Result<u64>>()?;
+        let lost = ended.events.iter().map(|event| event.lost(None)).sum::<Result<u64>>()?;
         equal("lost", lost, 0)?;
         ended.summary(&["oom_kill"]).map(drop)
     });
@@ -82,7 +82,10 @@ fn losses_are_counted() {
         ensure!(kills >= mine, "the machine counted {kills} kills");
         let total = |events: &[Event]| -> Result<(u64, u64)> {
             let seen = events.iter().filter(|event| event.is("oom_kill")).count();
-            Ok((u64::try_from(seen)?, events.iter().map(Event::lost).sum::<Result<u64>>()?))
+            Ok((
+                u64::try_from(seen)?,
+                events.iter().map(|event| event.lost(Some("oom_kill"))).sum::<Result<u64>>()?,
+            ))
         };
         let events = watch.events(patience(10), "events and losses of all kills", |events| {
             total(events).is_ok_and(|(seen, lost)| seen + lost >= kills)
@@ -99,6 +102,11 @@ fn losses_are_counted() {
         let ended = watch.stop()?;
         let after = total(&ended.events)?;
         equal("lost at the end", after.1, lost)?;
-        ended.summary(&["lost", &lost.to_string()]).map(drop)
+        let summary = ended.summary(&["lost"])?;
+        let (_, losses) = summary.split_once("lost:").context("no `lost:` in the summary")?;
+        let told = losses.split(',').any(|loss| {
+            loss.split_whitespace().take(2).eq([lost.to_string().as_str(), "oom_kill"])
+        });
+        equal("the summary says how many oom_kill were lost", told, true)
     });
 }

@@ -6,7 +6,7 @@ use ctrace_tests::cgroup::counters;
 use ctrace_tests::engine::{Container, Engine, is_cgroup_of};
 use ctrace_tests::event::Event;
 use ctrace_tests::facts::patience;
-use ctrace_tests::image::IMAGE;
+use ctrace_tests::image::Image;
 use ctrace_tests::kernel_log::KernelLog;
 use ctrace_tests::oom_check::{
     Identity, Limit, both, check_counters, check_limit, check_victim, equal,
@@ -77,6 +77,8 @@ fn gated(engine: &Engine, ctrace_first: bool) -> Result<()> {
     equal("oom.memory_events.oom_kill", event.u64("/oom/memory_events/oom_kill")?, 1)?;
     equal("oom.trigger.pid", event.u64("/oom/trigger/pid")?, u64::from(identity.pid))?;
     equal("oom.trigger.comm", event.str("/oom/trigger/comm")?, "tail")?;
+    let trigger = event.str("/oom/trigger/container/id")?;
+    equal("oom.trigger.container.id", trigger, container.id.as_str())?;
     check_container(&event, engine, &container)?;
     one_event(watch, identity.pid)
 }
@@ -134,7 +136,11 @@ fn check_container(event: &Event, engine: &Engine, container: &Container) -> Res
     equal("container.runtime", event.str("/container/runtime")?, engine.runtime)?;
     let image = event.str("/container/image")?;
     // podman prefixes images without a registry with `localhost/`.
-    equal("container.image", image.trim_start_matches("localhost/"), IMAGE)?;
+    equal(
+        "container.image",
+        image.trim_start_matches("localhost/"),
+        Image::shared()?.name.as_str(),
+    )?;
     ensure!(!event.str("/container/via")?.is_empty(), "container.via is empty");
     Ok(())
 }

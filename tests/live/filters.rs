@@ -7,7 +7,7 @@ use ctrace_tests::docker;
 use ctrace_tests::engine::{Container, Engine};
 use ctrace_tests::facts::patience;
 use ctrace_tests::gate::Gate;
-use ctrace_tests::image::IMAGE;
+use ctrace_tests::image::Image;
 use ctrace_tests::names::unique;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::{Watch, no_panic, watch_oom};
@@ -79,7 +79,7 @@ fn container_that_is_still_to_come() {
         gate.open()?;
         let event = watch.oom_kill(pid)?;
         equal("container.name", event.str("/container/name")?, name.as_str())?;
-        equal("container.image", event.str("/container/image")?, IMAGE)?;
+        equal("container.image", event.str("/container/image")?, Image::shared()?.name.as_str())?;
         watch.stop().map(drop)
     });
 }

@@ -1,6 +1,7 @@
 //! One test: its title, its skips, its failure with the whole chain of causes.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Error, Result};
@@ -43,7 +44,12 @@ pub fn case(title: &str, body: impl FnOnce() -> Result<()>) {
     match names::sweep_once().and_then(|()| body()) {
         Ok(()) => {}
         Err(error) if error.is::<Skip>() => println!("skipped: {error}"),
-        Err(error) => panic!("{title}: {}", chain(&error)),
+        Err(error) => {
+            let report = format!("failed: {}", chain(&error));
+            println!("{report}");
+            // Without the panic hook: where this line is says nothing about the failure.
+            resume_unwind(Box::new(report))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A docker daemon of the tests' own, with directories of its own.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -8,18 +9,20 @@ use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::case::chain;
 use crate::cleanup::at_exit;
 use crate::engine::Engine;
 use crate::facts::{patience, program};
 use crate::names::unique;
+use crate::process::{pidfd, readable};
 
 /// Runs the daemon until standard input closes, which it does when the tests end, however they
 /// end. `$1` is the directory, the rest the daemon's command.
 const SUPERVISOR: &str = r#"
 directory=$1; shift
+echo $$ >"$directory/supervisor"
 "$@" </dev/null & daemon=$!
 read -r _
 kill "$daemon"; wait "$daemon"
@@ -44,10 +47,10 @@ pub fn shared() -> Result<&'static Engine> {
 
 fn start(dockerd: &Path, docker: &Path) -> Result<Engine> {
     let directory = std::env::temp_dir().join(unique("docker"));
-    std::fs::create_dir(&directory)?;
+    fs::create_dir(&directory)?;
     let below = |name: &str| directory.join(name).display().to_string();
     // The host's own configuration must not reach this daemon.
-    std::fs::write(directory.join("daemon.json"), "{}")?;
+    fs::write(directory.join("daemon.json"), "{}")?;
     let socket = format!("unix://{}", below("socket"));
     let began = Instant::now();
     let mut supervisor = Command::new("/bin/sh");
@@ -73,9 +76,20 @@ fn start(dockerd: &Path, docker: &Path) -> Result<Engine> {
     });
     listening?;
     println!("dockerd: listening after {:?}", began.elapsed());
-    let engine = Engine::new("docker", docker.to_owned(), vec!["--host".to_owned(), socket]);
-    engine.import()?;
-    Ok(engine)
+    Engine::new("docker", docker.to_owned(), vec!["--host".to_owned(), socket]).with_image()
+}
+
+/// Waits until the supervisor of an ended run has stopped its daemon and removed everything.
+pub fn wait_stopped(directory: &Path) -> Result<()> {
+    let Ok(pid) = fs::read_to_string(directory.join("supervisor")) else { return Ok(()) };
+    let pid = pid.trim().parse()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_it = String::from_utf8_lossy(&command).contains(&directory.display().to_string());
+    if is_it && let Ok(supervisor) = pidfd(pid) {
+        let ended = readable(supervisor, patience(30))?;
+        ensure!(ended, "dockerd of an ended run does not stop (its supervisor is {pid})");
+    }
+    Ok(())
 }
 
 /// Reads the daemon's log, which goes on being read so that the pipe never fills.

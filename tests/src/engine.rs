@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::command::{Finished, finish, run};
 use crate::gate::Gate;
-use crate::image::{IMAGE, Image};
+use crate::image::Image;
 use crate::names::unique;
 
 /// An engine's command with the options that every call has.
@@ -18,11 +18,14 @@ pub struct Engine {
     program: PathBuf,
     options: Vec<String>,
     container: Vec<&'static str>,
+    directory: PathBuf,
 }
 
 impl Engine {
     pub fn new(runtime: &'static str, program: PathBuf, options: Vec<String>) -> Self {
-        Engine { runtime, program, options, container: vec!["--network=none"] }
+        // Their shells would ignore SIGTERM for ten seconds.
+        let container = vec!["--network=none", "--stop-signal=SIGKILL"];
+        Engine { runtime, program, options, container, directory: PathBuf::from("/") }
     }
 
     /// An option that every container gets.
@@ -34,15 +37,17 @@ impl Engine {
     /// A call of the engine.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.options).args(arguments);
+        command.current_dir(&self.directory).args(&self.options).args(arguments);
         command
     }
 
     /// Imports the busybox image.
-    pub fn import(&self) -> Result<()> {
+    pub fn with_image(mut self) -> Result<Self> {
         let image = Image::shared()?;
-        run(self.command(&["import"]).arg(image.tar()).arg(IMAGE))?;
-        Ok(())
+        // podman's monitor leaves a file named `oom` where it was started.
+        self.directory = image.directory().to_owned();
+        run(self.command(&["import"]).arg(image.tar()).arg(&image.name))?;
+        Ok(self)
     }
 
     /// Starts a container that waits at a gate and then becomes `then`.
@@ -63,7 +68,7 @@ impl Engine {
         let volume = format!("{}:{}", gate.directory().display(), Gate::MOUNT);
         let mut command = self.command(&["run", "--detach", "--name", name]);
         command.args(&self.container).args(["--volume", &volume]).args(options);
-        command.arg(IMAGE).args(Gate::command(then));
+        command.arg(&Image::shared()?.name).args(Gate::command(then));
         let mut container = self.container(name);
         container.id = run(&mut command)?;
         Ok(container)
@@ -82,7 +87,8 @@ impl Engine {
         command: &[&str],
     ) -> Result<Container> {
         let mut create = self.command(&["create", "--name", name]);
-        create.args(&self.container).args(options).arg(IMAGE).args(command);
+        create.args(&self.container).args(options);
+        create.arg(&Image::shared()?.name).args(command);
         let mut container = self.container(name);
         container.id = run(&mut create)?;
         Ok(container)

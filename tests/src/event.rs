@@ -67,15 +67,16 @@ impl Event {
         self.is("oom_kill") && self.0["process"]["pid"] == pid
     }
 
-    /// Records that a `lost` line counts; 0 for the others.
-    pub fn lost(&self) -> Result<u64> {
+    /// Records of a kind that a `lost` line counts; 0 for other lines. No kind: all of them.
+    pub fn lost(&self, kind: Option<&str>) -> Result<u64> {
         if !self.is("lost") {
             return Ok(0);
         }
         self.str("/lost/ring")?;
+        let is_it = kind.is_none_or(|kind| self.0["lost"]["kind"] == kind);
         match self.u64("/lost/count")? {
             0 => bail!("a lost line that counts nothing: {self}"),
-            count => Ok(count),
+            count => Ok(if is_it { count } else { 0 }),
         }
     }
 }

@@ -24,6 +24,14 @@ pub struct MemoryController {
     pub mount: PathBuf,
 }
 
+/// Where hierarchies of either version are mounted.
+pub fn cgroup_mounts() -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let cgroups = fields.filter(|fields| matches!(fields.get(2), Some(&"cgroup" | &"cgroup2")));
+    Ok(cgroups.map(|fields| PathBuf::from(fields[1])).collect())
+}
+
 /// Finds the memory controller in this process's mounts.
 pub fn memory_controller() -> Result<MemoryController> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,14 +11,13 @@ use anyhow::{Context, Result};
 use crate::cleanup::at_exit;
 use crate::command::run;
 use crate::facts::program;
-use crate::names::TempDir;
-
-/// The image's name in every engine.
-pub const IMAGE: &str = "ctrace-test-busybox:1";
+use crate::names::{TempDir, unique};
 
 /// The root file system as a directory and as a tar file.
 #[derive(Debug)]
 pub struct Image {
+    /// What the engines call it.
+    pub name: String,
     directory: TempDir,
 }
 
@@ -53,7 +52,12 @@ impl Image {
         }
         let tar = directory.path().join("image.tar");
         run(Command::new(program("tar")?).arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
-        Ok(Image { directory })
+        Ok(Image { name: format!("{}:1", unique("busybox")), directory })
+    }
+
+    /// Where it is made; goes with the image.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn root(&self) -> PathBuf {

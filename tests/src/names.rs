@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::{cgroup, facts, oci, podman};
+use crate::{cgroup, docker, facts, oci, podman};
 
 /// Every name begins with it.
 pub const PREFIX: &str = "ctrace-test-";
@@ -53,7 +53,8 @@ pub fn is_leftover(name: &str) -> bool {
     };
     let numbers = rest.split_once('-').map(|(number, _)| number.parse::<u32>().is_ok());
     match pid.parse::<u32>() {
-        Ok(pid) if numbers == Some(true) => !Path::new(&format!("/proc/{pid}")).exists(),
+        // A zombie has no executable any more.
+        Ok(pid) if numbers == Some(true) => fs::read_link(format!("/proc/{pid}/exe")).is_err(),
         _ => false,
     }
 }
@@ -73,11 +74,18 @@ pub fn sweep_once() -> Result<()> {
     }
     oci::sweep()?;
     podman::sweep()?;
-    cgroup::sweep(&facts::memory_controller()?.mount)?;
+    for mount in facts::cgroup_mounts()? {
+        cgroup::sweep(&mount)?;
+    }
     let temporary = std::env::temp_dir();
     for name in leftovers_in(&temporary) {
         let directory = temporary.join(&name);
+        docker::wait_stopped(&directory)?;
         unmount_below(&directory)?;
+        if !directory.exists() {
+            // The daemon's supervisor was faster.
+            continue;
+        }
         fs::remove_dir_all(&directory)
             .with_context(|| format!("sweeping {}", directory.display()))?;
     }

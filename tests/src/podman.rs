@@ -10,7 +10,7 @@ use crate::cleanup::at_exit;
 use crate::command::{finish, run};
 use crate::engine::Engine;
 use crate::facts::{hybrid, program};
-use crate::image::IMAGE;
+use crate::image::Image;
 use crate::names::is_leftover;
 
 const STORAGE: &str = "/var/lib/containers";
@@ -38,16 +38,16 @@ fn engine() -> Result<Engine> {
 }
 
 fn prepare(engine: Engine) -> Result<Engine> {
-    engine.import()?;
-    let remover = engine.clone();
-    at_exit(move || match finish(&mut remover.command(&["rmi", "--force", IMAGE])) {
+    let engine = engine.with_image()?;
+    let (remover, image) = (engine.clone(), Image::shared()?.name.clone());
+    at_exit(move || match finish(&mut remover.command(&["rmi", "--force", &image])) {
         Ok(finished) if finished.status.success() => {}
-        other => eprintln!("leaving podman's image {IMAGE}: {other:?}"),
+        other => eprintln!("leaving podman's image {image}: {other:?}"),
     });
     Ok(engine)
 }
 
-/// Removes containers that ended runs left.
+/// Removes containers and images that ended runs left.
 pub fn sweep() -> Result<()> {
     // Without storage there is nothing, and podman would make one.
     if !Path::new(STORAGE).join("storage").exists() {
@@ -57,6 +57,13 @@ pub fn sweep() -> Result<()> {
     let names = run(&mut engine.command(&["ps", "--all", "--format", "{{.Names}}"]))?;
     for name in names.lines().filter(|name| is_leftover(name)) {
         run(&mut engine.command(&["rm", "--force", name]))?;
+    }
+    let format = "{{.Repository}}:{{.Tag}}";
+    let images = run(&mut engine.command(&["images", "--format", format]))?;
+    for image in images.lines() {
+        if is_leftover(image.trim_start_matches("localhost/")) {
+            run(&mut engine.command(&["rmi", "--force", image]))?;
+        }
     }
     Ok(())
 }
