@@ -18,7 +18,9 @@ const GUEST_SCRIPT: &str = include_str!("guest.sh");
 
 const DEFAULT_MEMORY: &str = "3G";
 const DEFAULT_CPUS: u32 = 2;
-const DEFAULT_TIMEOUT: u64 = 15;
+/// Two nodes, for the tests of cpusets and memory policies.
+const DEFAULT_NUMA: [&str; 2] = ["2G,cpus=0", "1G,cpus=1"];
+const DEFAULT_TIMEOUT: u64 = 25;
 
 /// The virtual machine.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,7 +30,8 @@ pub struct Machine {
     memory: String,
     #[arg(long, default_value_t = DEFAULT_CPUS)]
     cpus: u32,
-    /// A NUMA node (repeatable; the sizes add up to the memory), for example 2G,cpus=0.
+    /// A NUMA node (repeatable; the sizes add up to the memory), for example 2G,cpus=0. Without it
+    /// a machine of the default size has two.
     #[arg(long, value_name = "MEMORY[,cpus=FIRST-LAST]")]
     numa: Vec<String>,
     /// Use the processor's virtualization; without it QEMU emulates, which works everywhere.
@@ -51,6 +54,16 @@ impl Default for Machine {
             kvm: false,
             timeout: DEFAULT_TIMEOUT,
             console: false,
+        }
+    }
+}
+
+impl Machine {
+    fn nodes(&self) -> Vec<&str> {
+        let is_default = self.memory == DEFAULT_MEMORY && self.cpus == DEFAULT_CPUS;
+        match self.numa.is_empty() && is_default {
+            true => DEFAULT_NUMA.to_vec(),
+            false => self.numa.iter().map(String::as_str).collect(),
         }
     }
 }
@@ -137,7 +150,7 @@ fn launcher(
     command.args(["--memory", &machine.memory, "--cpus", &machine.cpus.to_string()]);
     // With AppArmor, container engines ask for its parser, which hosts without it do not have.
     command.args(["--append", "apparmor=0"]);
-    for node in &machine.numa {
+    for node in machine.nodes() {
         command.args(["--numa", node]);
     }
     // That /dev/kvm is there does not mean that it works: it often does not in a nested machine.

@@ -27,6 +27,8 @@ for controller in cpuset cpu io memory pids; do
 done
 mkdir -p /run/home /run/tmp
 export HOME=/run/home TMPDIR=/run/tmp
+# Tests may take all of this machine's memory.
+export CTRACE_TEST_VM=1
 
 sh -c "$1" </dev/null
 code=$?
