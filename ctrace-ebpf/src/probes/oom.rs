@@ -308,7 +308,7 @@ extern "C" fn read_levels(memcg: u64) -> u64 {
         // Both are `bool`: multiplied, not branched on, for the verifier's sake.
         let lock: u8 = memcg.read(global!(OOM_OFFSETS, memcg_oom_lock));
         let group: u8 = memcg.read(global!(OOM_OFFSETS, memcg_oom_group));
-        level.flags = lock as u32 * MemcgLevel::OOM_LOCK | group as u32 * MemcgLevel::OOM_GROUP;
+        level.flags = (lock as u32 * MemcgLevel::OOM_LOCK) | (group as u32 * MemcgLevel::OOM_GROUP);
         let events = memcg.member(global!(OOM_OFFSETS, memcg_events));
         for event in 0..MEMORY_EVENTS {
             if (event as u32) < global!(OOM_OFFSETS, memcg_events_len) {

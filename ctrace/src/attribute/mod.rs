@@ -3,7 +3,7 @@
 //! An event names cgroups by hierarchy and kernfs id. The path of each is known from the record that
 //! the kernel side sends before the event, or from the file system while the cgroup lives. The path
 //! is searched for containers ([`cgroup`]), and what the runtimes keep on disk about them
-//! ([`runtime`]) is read ahead of the events ([`watch`], [`staged`]), because it is gone soon after a
+//! ([`runtime`]) is read ahead of the events (`watch`, `staged`), because it is gone soon after a
 //! container is.
 //!
 //! Invariants:
@@ -168,7 +168,7 @@ impl Attributor {
         answers.fold(first, better)
     }
 
-    /// Whether there is a container that `selector` [`matches`].
+    /// Whether there is a container that `selector` [means](crate::event::matches()).
     pub fn known(&self, selector: &str) -> bool {
         self.staged.containers().any(|container| matches(container, selector))
     }

@@ -9,10 +9,10 @@ pub fn is_hex64(id: &str) -> bool {
 
 /// Shortest prefix of an id that selects: fewer digits would select strangers on a host with more
 /// than a few hundred containers.
-pub const MIN_PREFIX: usize = 4;
+const MIN_PREFIX: usize = 4;
 
-/// Whether `selector` means `container`: its exact name, its exact id, or at least [`MIN_PREFIX`]
-/// first digits of an id that has 64. An id of free text has no prefixes: `web` is not `web2`.
+/// Whether `selector` means `container`: its exact name, its exact id, or at least 4 first
+/// digits of an id that has 64. An id of free text has no prefixes: `web` is not `web2`.
 pub fn matches(container: &Container, selector: &str) -> bool {
     let named = container.name.as_deref() == Some(selector);
     let prefix = selector.len() >= MIN_PREFIX
