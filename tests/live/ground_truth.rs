@@ -69,7 +69,7 @@ fn engine(engine: &Engine) -> Result<()> {
 
 #[test]
 fn runtimes_without_an_engine() {
-    for (runtime, _) in RUNTIMES {
+    for runtime in RUNTIMES {
         case(&format!("ground truth: {runtime} and the kernel log agree"), || {
             let mut log = KernelLog::mark()?;
             let (container, mut gate) =

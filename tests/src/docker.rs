@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::case::chain;
 use crate::cleanup::at_exit;
 use crate::engine::Engine;
-use crate::facts::{patience, program};
+use crate::facts::{in_vm, patience, program};
 use crate::names::unique;
 use crate::process::{pidfd, readable};
 
@@ -24,6 +25,7 @@ const SUPERVISOR: &str = r#"
 directory=$1; shift
 echo $$ >"$directory/supervisor"
 "$@" </dev/null & daemon=$!
+exec 2>/dev/null
 read -r _
 kill "$daemon"; wait "$daemon"
 rm -rf --one-file-system "$directory"
@@ -40,7 +42,13 @@ pub fn shared() -> Result<&'static Engine> {
     program("runc")?;
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     SHARED
-        .get_or_init(|| start(&dockerd, &docker).map_err(|error| chain(&error)))
+        .get_or_init(|| {
+            start(&dockerd, &docker)
+                // dockerd gives containerd 15 s, which an emulated machine may not keep the first
+                // time, when nothing is in memory.
+                .or_else(|error| if in_vm() { start(&dockerd, &docker) } else { Err(error) })
+                .map_err(|error| chain(&error))
+        })
         .as_ref()
         .map_err(|error| anyhow!("{error}"))
 }
@@ -108,10 +116,9 @@ fn wait_listening(child: &mut Child) -> Result<()> {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) if line.contains("API listen on") => return Ok(()),
             Ok(line) => log.push(line),
-            Err(_) => bail!("dockerd does not listen; its log:\n{}", log.join("\n")),
-        }
-        if log.last().is_some_and(|line| line.contains("failed to start daemon")) {
-            bail!("dockerd failed; its log:\n{}", log.join("\n"));
+            // The log ends with the daemon.
+            Err(RecvTimeoutError::Disconnected) => bail!("dockerd failed:\n{}", log.join("\n")),
+            Err(RecvTimeoutError::Timeout) => bail!("dockerd hangs:\n{}", log.join("\n")),
         }
     }
 }

@@ -13,10 +13,9 @@ use crate::facts::{hybrid, patience, program};
 use crate::gate::Gate;
 use crate::image::Image;
 use crate::names::{TempDir, leftovers_in, unique};
-use crate::process::{pidfd, readable};
+use crate::process::{parent, pidfd, readable};
 
-/// The runtimes and where they keep their state.
-pub const RUNTIMES: [(&str, &str); 2] = [("runc", "/run/runc"), ("crun", "/run/crun")];
+pub const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
 /// A started container; removed on drop.
 #[derive(Debug)]
@@ -78,7 +77,23 @@ impl Container {
             fs::read_to_string(container._bundle.path().join("log"))?
         );
         container.pid = fs::read_to_string(pid_file)?.trim().parse()?;
+        container.wait_detached(runtime)?;
         Ok(container)
+    }
+
+    /// Waits until the last of the runtime's own processes has gone and left the container to its
+    /// final parent.
+    fn wait_detached(&self, runtime: &str) -> Result<()> {
+        while let Ok(parent) = parent(self.pid) {
+            let comm = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+            if !comm.starts_with(runtime) {
+                break;
+            }
+            if let Ok(process) = pidfd(parent) {
+                ensure!(readable(process, patience(10))?, "{runtime} {parent} does not end");
+            }
+        }
+        Ok(())
     }
 
     /// Waits until its process has ended.
@@ -104,9 +119,13 @@ impl Drop for Container {
 
 /// Removes containers that ended runs left.
 pub fn sweep() -> Result<()> {
-    for (runtime, state) in RUNTIMES {
-        for id in leftovers_in(Path::new(state)) {
-            run(Command::new(program(runtime)?).args(["delete", "--force"]).arg(&id))?;
+    // Where they keep their state: crun prefers the session's directory, where there is one.
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    for runtime in RUNTIMES {
+        for directory in [Some(PathBuf::from("/run")), session.clone()].into_iter().flatten() {
+            for id in leftovers_in(&directory.join(runtime)) {
+                run(Command::new(program(runtime)?).args(["delete", "--force"]).arg(&id))?;
+            }
         }
     }
     Ok(())

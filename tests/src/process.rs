@@ -60,6 +60,13 @@ pub fn memory_cgroup(pid: u32) -> Result<String> {
         .with_context(|| format!("no memory cgroup in /proc/{pid}/cgroup: {text}"))
 }
 
+/// A live process's parent, as the host numbers it.
+pub fn parent(pid: u32) -> Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    Ok(field.context("no PPid in /proc/PID/status")?.trim().parse()?)
+}
+
 /// The directory of a path in the memory controller's hierarchy.
 pub fn memory_cgroup_directory(path: &str) -> Result<PathBuf> {
     Ok(memory_controller()?.mount.join(path.trim_start_matches('/')))

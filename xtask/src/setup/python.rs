@@ -1,6 +1,8 @@
 //! virtme-ng, from PyPI.
 
 use std::{
+    env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +18,15 @@ use crate::{process, workspace};
 pub fn vng() -> Option<PathBuf> {
     let own = workspace::cache_dir().ok().map(|cache| cache.join("python/bin/vng"));
     std::iter::once(PathBuf::from("vng")).chain(own).find(|candidate| works(candidate))
+}
+
+/// The search path for `vng`, which starts its helpers by name: in an environment of its own they
+/// lie beside it.
+pub fn search_path(vng: &Path) -> Result<OsString> {
+    let beside = vng.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = beside.map(PathBuf::from).into_iter().chain(env::split_paths(&path));
+    env::join_paths(directories).context("the search path of vng")
 }
 
 pub fn vng_works() -> bool {

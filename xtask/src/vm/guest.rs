@@ -143,6 +143,7 @@ fn launcher(
     // The guest ends with this process, and with its whole process group after the time-out.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "timeout", "--kill-after=10"]);
+    command.env("PATH", python::search_path(&vng)?);
     command.arg(timeout.as_secs().to_string()).arg(vng);
     command.arg("--run").arg(&kernel.image);
     // Debian's virtiofsd is too old in some releases; 9p works with all of them.
