@@ -2,11 +2,16 @@
 # mounts that containers need, and hands its exit code over.
 modprobe -q virtio_console
 
+# The device of a port; the host announces ports one by one after the driver is loaded.
 port() {
-    for port in /sys/class/virtio-ports/*; do
-        if [ "$(cat "$port/name")" = "$1" ]; then
-            echo "/dev/${port##*/}"
-        fi
+    for _ in $(seq 100); do
+        for port in /sys/class/virtio-ports/*; do
+            if [ "$(cat "$port/name" 2>/dev/null)" = "$1" ]; then
+                echo "/dev/${port##*/}"
+                return
+            fi
+        done
+        sleep 0.1
     done
 }
 
