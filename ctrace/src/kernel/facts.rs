@@ -33,6 +33,7 @@ impl Facts {
     /// # Errors
     /// Where the kernel publishes no BTF, or `/proc` is not mounted.
     pub fn gather() -> Result<Self> {
+        raise_memlock();
         let btf = Btf::of_kernel().context("ctrace needs the kernel's BTF")?;
         let (features, trial) = Features::probe(Some(&btf));
         // SAFETY: sysconf has no preconditions.
@@ -50,6 +51,14 @@ impl Facts {
             _trial: trial,
         })
     }
+}
+
+/// Lifts the limit on locked memory: before Linux 5.11 BPF programs and maps count towards it. Where
+/// it may not be lifted, newer kernels do not mind.
+fn raise_memlock() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call reads the struct and touches this process's limit only.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 /// Checks that this process may trace.
