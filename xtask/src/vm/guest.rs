@@ -1,6 +1,7 @@
 //! One boot: a kernel, a command in it, its output and exit code.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{self, BufRead as _, BufReader, Read, Write},
     process::{Command, Stdio},
@@ -21,6 +22,8 @@ const DEFAULT_CPUS: u32 = 2;
 /// Two nodes, for the tests of cpusets and memory policies.
 const DEFAULT_NUMA: [&str; 2] = ["2G,cpus=0", "1G,cpus=1"];
 const DEFAULT_TIMEOUT: u64 = 25;
+/// Lines of a dead guest's console that are shown; a kernel's last words take about sixty.
+const LAST_LINES: usize = 100;
 
 /// The virtual machine.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +43,7 @@ pub struct Machine {
     /// End a guest that runs longer.
     #[arg(long, value_name = "MINUTES", default_value_t = DEFAULT_TIMEOUT)]
     timeout: u64,
-    /// Show the guest's console on stderr.
+    /// Show the guest's console on stderr; without it only its end, and only of a guest that died.
     #[arg(long)]
     console: bool,
 }
@@ -105,7 +108,7 @@ impl std::fmt::Display for Ending {
             Self::TimedOut(limit) => {
                 write!(formatter, "did not end in {} minutes", limit.as_secs() / 60)
             }
-            Self::Died => write!(formatter, "the guest died (see its --console)"),
+            Self::Died => write!(formatter, "the guest died"),
         }
     }
 }
@@ -126,11 +129,33 @@ pub fn boot(kernel: &Kernel, machine: &Machine, command: &str) -> Result<Ending>
         .context("cannot start vng")?;
     let stdout = child.stdout.take().context("no stdout")?;
     let stderr = child.stderr.take().context("no stderr")?;
-    let console = thread::spawn(move || copy_lines(stderr, io::stderr()));
-    copy_lines(stdout, io::stdout())?;
+    let is_shown = machine.console;
+    let console = thread::spawn(move || read_console(stderr, is_shown));
+    each_line(stdout, |line| io::stdout().write_all(line).and_then(|()| io::stdout().flush()))?;
     let status = child.wait()?;
-    console.join().map_err(|_| anyhow::anyhow!("copying the console failed"))??;
-    Ok(Ending::from_vng(status.code(), timeout))
+    let last_lines =
+        console.join().map_err(|_| anyhow::anyhow!("reading the console failed"))??;
+    let ending = Ending::from_vng(status.code(), timeout);
+    if ending == Ending::Died {
+        eprintln!("\n{}", last_lines.join("\n"));
+    }
+    Ok(ending)
+}
+
+/// The console's last lines, or none if all of them were shown.
+fn read_console(from: impl Read, is_shown: bool) -> io::Result<Vec<String>> {
+    let mut last = VecDeque::new();
+    each_line(from, |line| {
+        if is_shown {
+            return io::stderr().write_all(line);
+        }
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+        Ok(())
+    })?;
+    Ok(last.into())
 }
 
 fn launcher(
@@ -157,20 +182,20 @@ fn launcher(
     // That /dev/kvm is there does not mean that it works: it often does not in a nested machine.
     if !machine.kvm {
         command.arg("--disable-kvm");
+        // With a thread for each processor, the emulator may run an instruction that another
+        // processor has just replaced: kernels that patch themselves (static keys, tracepoints)
+        // then die with "Oops: int3".
+        command.arg("--qemu-opts=-accel tcg,thread=single");
     }
-    if machine.console {
-        command.arg("--verbose");
-    }
-    command.args(["--exec", script]);
+    command.args(["--verbose", "--exec", script]);
     Ok(command)
 }
 
-fn copy_lines(from: impl Read, mut to: impl Write) -> io::Result<()> {
+fn each_line(from: impl Read, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while from.read_until(b'\n', &mut line)? > 0 {
-        to.write_all(&line)?;
-        to.flush()?;
+        take(&line)?;
         line.clear();
     }
     Ok(())
