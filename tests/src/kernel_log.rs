@@ -33,12 +33,15 @@ pub struct Constraint {
     pub oom_memcg: Option<String>,
     pub task_memcg: Option<String>,
     pub pid: u32,
+    /// The allocation that failed: its flags and its order. The line before it in the log.
+    pub allocation: Option<(u64, i64)>,
 }
 
 /// The kernel log from a mark on.
 #[derive(Debug)]
 pub struct KernelLog {
     kmsg: File,
+    allocation: Option<(u64, i64)>,
     kills: Vec<Killed>,
     constraints: Vec<Constraint>,
 }
@@ -52,7 +55,7 @@ impl KernelLog {
             .open("/dev/kmsg")
             .context("opening /dev/kmsg")?;
         kmsg.seek(SeekFrom::End(0))?;
-        Ok(KernelLog { kmsg, kills: Vec::new(), constraints: Vec::new() })
+        Ok(KernelLog { kmsg, allocation: None, kills: Vec::new(), constraints: Vec::new() })
     }
 
     /// Waits until the log says that this process was killed.
@@ -102,7 +105,9 @@ impl KernelLog {
         if let Some(killed) = parse_killed(message) {
             self.kills.push(killed);
         } else if let Some(constraint) = parse_constraint(message) {
-            self.constraints.push(constraint);
+            self.constraints.push(Constraint { allocation: self.allocation.take(), ..constraint });
+        } else if let Some(allocation) = parse_allocation(message) {
+            self.allocation = Some(allocation);
         }
     }
 }
@@ -143,7 +148,16 @@ pub fn parse_constraint(message: &str) -> Option<Constraint> {
         oom_memcg: field("oom_memcg=").map(str::to_owned),
         task_memcg: field("task_memcg=").map(str::to_owned),
         pid: pid.split(',').next()?.parse().ok()?,
+        allocation: None,
     })
+}
+
+/// Parses `COMM invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, …`.
+pub fn parse_allocation(message: &str) -> Option<(u64, i64)> {
+    let (_, rest) = message.rsplit_once(" invoked oom-killer: gfp_mask=0x")?;
+    let (mask, rest) = rest.split_once('(')?;
+    let (_, order) = rest.split_once("order=")?;
+    Some((u64::from_str_radix(mask, 16).ok()?, order.split(',').next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -199,9 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_neither() {
+    fn line_of_the_allocation() {
         let line = "tail invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0";
         assert_eq!(parse_killed(line), None);
         assert_eq!(parse_constraint(line), None);
+        assert_eq!(parse_allocation(line), Some((0xcc0, 0)));
     }
 }

@@ -116,7 +116,7 @@ pub fn check_victim(event: &Event, killed: &Killed) -> Result<()> {
     Ok(())
 }
 
-/// Holds constraint, limit, usage and the limit's cgroup against what the test set up, and against
+/// Holds constraint, limit, usage, the limit's cgroup and the allocation against what the test set up, and against
 /// the kernel log where that has a line about them.
 pub fn check_limit(event: &Event, log: &KernelLog, limit: Limit<'_>) -> Result<()> {
     let Limit { bytes, path } = limit;
@@ -134,6 +134,9 @@ pub fn check_limit(event: &Event, log: &KernelLog, limit: Limit<'_>) -> Result<(
             equal("constraint (kernel log)", line.constraint.as_str(), "CONSTRAINT_MEMCG")?;
             let logged = line.oom_memcg.as_deref().context("the log names no oom_memcg")?;
             equal("oom.oom_cgroup (kernel log)", event.str("/oom/oom_cgroup")?, logged)?;
+            let seen = (event.u64("/oom/gfp_mask")?, event.i64("/oom/order")?);
+            let logged = line.allocation.context("the log has no line of the allocation")?;
+            equal("oom.gfp_mask, oom.order (kernel log)", seen, logged)?;
         }
         None => println!("  (the kernel log's constraint line was rate-limited away)"),
     }

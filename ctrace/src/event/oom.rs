@@ -248,13 +248,14 @@ impl Oom {
         Field {
             name: "gfp_mask",
             ty: Type::Number,
-            doc: "Flags of the allocation that failed; with the hook only",
+            doc: "Flags of the allocation that failed; null: neither hooked nor logged",
             get: |oom| oom.gfp_mask.into(),
         },
         Field {
             name: "order",
             ty: Type::Signed,
-            doc: "Its size, 2^order pages; -1: asked for through sysrq. With the hook only",
+            doc: "Its size, 2^order pages; -1: asked for through sysrq; null: neither hooked nor \
+                  logged",
             get: |oom| oom.order.into(),
         },
         Field {

@@ -11,7 +11,7 @@ use std::{
 
 mod oom;
 
-pub use oom::{GroupKillLine, InvokedLine, KilledLine, OomConstraintLine};
+pub use oom::{InvokedLine, KilledLine, OomConstraintLine};
 
 /// One line of the kernel's log.
 #[derive(Clone, Debug, PartialEq, Eq)]

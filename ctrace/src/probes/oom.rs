@@ -2,6 +2,7 @@
 
 mod constraint;
 mod decode;
+mod log;
 
 use ctrace_common::{
     event::oom::MEMORY_EVENTS,
@@ -101,8 +102,8 @@ fn out_of_memory(features: &Features) -> Hook {
         required: false,
         gives: "constraint, limiting cgroup, gfp_mask and order",
         lost: why.is_some().then_some(
-            "no gfp_mask and order; constraint and limiting cgroup come from the kernel's log, its \
-             stack, OOM lock and counters",
+            "constraint, limiting cgroup, gfp_mask and order come from the kernel's log; where it is \
+             silent, the first two from its stack, OOM lock and counters",
         ),
         why,
     }

@@ -2,7 +2,8 @@
 # mounts that containers need, and hands its exit code over.
 modprobe -q virtio_console
 
-# The device of a port; the host announces ports one by one after the driver is loaded.
+# The device of a port. The host announces ports one by one after the driver is loaded, and the
+# kernel says so on its netlink socket, for which no shell has an ear: look until it is there.
 port() {
     for _ in $(seq 100); do
         for port in /sys/class/virtio-ports/*; do

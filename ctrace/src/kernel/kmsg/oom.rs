@@ -57,11 +57,6 @@ impl OomConstraintLine {
             uid,
         })
     }
-
-    /// Whether the whole host was out of memory (`global_oom`), not one cgroup.
-    pub fn is_global(&self) -> bool {
-        self.oom_memcg.is_none()
-    }
 }
 
 /// The part between the constraint and the task.
@@ -173,14 +168,10 @@ impl KilledLine {
 pub struct InvokedLine {
     /// The name of the task that asked.
     pub task: String,
-    /// The allocation's flags, whose bits differ between kernels...
-    pub gfp_mask: u64,
-    /// ...and their names, joined by `|`.
-    pub gfp_flags: String,
+    /// The allocation's flags, whose bits differ between kernels.
+    pub gfp_mask: u32,
     /// The power of two of pages asked for; -1 where it was asked for through sysrq.
     pub order: i32,
-    /// -1000 to 1000, of the task that asked.
-    pub oom_score_adj: i16,
 }
 
 impl InvokedLine {
@@ -189,33 +180,14 @@ impl InvokedLine {
         let separator = " invoked oom-killer: gfp_mask=";
         let at = text.rfind(separator)?;
         let (mask, rest) = text[at + separator.len()..].split_once('(')?;
-        let (flags, rest) = rest.split_once(')')?;
-        let value = |key: &str| rest.split(", ").find_map(|field| field.strip_prefix(key));
+        let (_, rest) = rest.split_once(')')?;
+        let order = rest.split(", ").find_map(|field| field.strip_prefix("order="))?;
         Some(Self {
             task: text[..at].to_owned(),
             // The kernel prints a mask of zero without its 0x.
-            gfp_mask: u64::from_str_radix(mask.strip_prefix("0x").unwrap_or(mask), 16).ok()?,
-            gfp_flags: flags.to_owned(),
-            order: value("order=")?.parse().ok()?,
-            oom_score_adj: value("oom_score_adj=")?.parse().ok()?,
+            gfp_mask: u32::from_str_radix(mask.strip_prefix("0x").unwrap_or(mask), 16).ok()?,
+            order: order.parse().ok()?,
         })
-    }
-}
-
-/// `Tasks in /x are going to be killed due to memory.oom.group set`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupKillLine {
-    /// The cgroup that is killed as a whole.
-    pub memcg: String,
-}
-
-impl GroupKillLine {
-    /// Reads a line; `None` where it is not of this form.
-    pub fn parse(text: &str) -> Option<Self> {
-        let memcg = text
-            .strip_prefix("Tasks in ")?
-            .strip_suffix(" are going to be killed due to memory.oom.group set")?;
-        Some(Self { memcg: memcg.to_owned() })
     }
 }
 

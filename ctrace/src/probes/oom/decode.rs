@@ -6,15 +6,14 @@ use ctrace_common::{
 };
 use zerocopy::FromBytes;
 
-use super::constraint::{self, LevelFacts, NodeFacts, StackFacts};
+use super::{
+    constraint::{self, LevelFacts, NodeFacts, StackFacts},
+    log::{LoggedCall, OomLog},
+};
 use crate::{
     background::Background,
     event::{Cgroup, CgroupKey, Constraint, Level, Memory, Oom, OomVia, Payload, Subject},
-    kernel::{
-        Facts,
-        kallsyms::Symbols,
-        kmsg::{KilledLine, Kmsg, OomConstraintLine},
-    },
+    kernel::{Facts, kallsyms::Symbols, kmsg::KilledLine},
     probes::{DecodeError, Decoder},
 };
 
@@ -30,19 +29,13 @@ const EVENT_NAMES: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_gr
 /// The one that v1 shows too, in `memory.oom_control`.
 const OOM_KILL: usize = 4;
 
-/// Lines of either kind that are kept: those of kills that ctrace lost are never asked for.
-const PENDING_LINES: usize = 256;
-
 pub struct OomDecoder {
     page_size: u64,
     /// Names for the stack's addresses; being read while the first events come in.
     symbols: Background<Option<Symbols>>,
     nodes_with_memory: u64,
     lock_known: bool,
-    log: Option<Kmsg>,
-    /// Lines of the log whose events are still to come.
-    constraints: Vec<OomConstraintLine>,
-    killed: Vec<KilledLine>,
+    log: OomLog,
     last: Option<Invocation>,
 }
 
@@ -54,6 +47,8 @@ struct Invocation {
     via: Option<OomVia>,
     hit: Option<CgroupKey>,
     logged_cgroup: Option<String>,
+    gfp_mask: Option<u32>,
+    order: Option<i32>,
 }
 
 impl OomDecoder {
@@ -65,9 +60,7 @@ impl OomDecoder {
             }),
             nodes_with_memory: facts.nodes_with_memory,
             lock_known: facts.btf.offset("mem_cgroup", "oom_lock").is_some(),
-            log: Kmsg::open_at_end().ok(),
-            constraints: Vec::new(),
-            killed: Vec::new(),
+            log: OomLog::open(),
             last: None,
         }
     }
@@ -153,25 +146,6 @@ impl OomDecoder {
         let via = if stack.memcg.is_some() { OomVia::Stack } else { OomVia::Counters };
         Verdict { constraint, via: constraint.map(|_| via), hit }
     }
-
-    /// Takes in what the kernel logged since the last event. Its constraint line is there before
-    /// `mark_victim`, its line of the victim a moment later: long before the record is drained.
-    fn read_log(&mut self) {
-        let records = self.log.iter_mut().flat_map(Kmsg::drain);
-        for record in records.filter(|record| record.is_kernels) {
-            self.constraints.extend(OomConstraintLine::parse(&record.text));
-            self.killed.extend(KilledLine::parse(&record.text));
-        }
-        let excess = self.constraints.len().saturating_sub(PENDING_LINES);
-        self.constraints.drain(..excess);
-        let excess = self.killed.len().saturating_sub(PENDING_LINES);
-        self.killed.drain(..excess);
-    }
-}
-
-/// Takes the first line that `is_wanted` out of the list.
-fn take<T>(lines: &mut Vec<T>, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
-    lines.iter().position(is_wanted).map(|place| lines.remove(place))
 }
 
 struct Verdict {
@@ -248,20 +222,21 @@ impl Decoder for OomDecoder {
     /// victim of a group has what its first victim had.
     fn complete(&mut self, subject: &Subject, payload: &mut Payload) {
         let Payload::OomKill(oom) = payload else { return };
-        let pid = subject.process.tid;
-        self.read_log();
+        let (pid, task) = (subject.process.tid, subject.process.comm.as_deref());
+        self.log.read();
         let group = self.last.as_ref().filter(|last| last.id == oom.id);
         if let Some(first) = group {
             oom.constraint = first.constraint;
             oom.via = first.via;
             oom.hit = oom.levels.iter().position(|level| Some(level.cgroup.key) == first.hit);
             oom.logged_cgroup = first.logged_cgroup.clone();
-        } else if let Some(line) = take(&mut self.constraints, |line| line.pid == pid)
+            (oom.gfp_mask, oom.order) = (first.gfp_mask, first.order);
+        } else if let Some(call) = self.log.take_call(pid, task)
             && oom.via != Some(OomVia::Hook)
         {
-            apply_constraint(oom, line);
+            apply_call(oom, call);
         }
-        if let Some(line) = take(&mut self.killed, |line| line.pid == pid) {
+        if let Some(line) = self.log.take_killed(pid, task) {
             apply_killed(oom, &line);
         }
         oom.memsw = oom.limit().is_some_and(is_memsw);
@@ -272,11 +247,16 @@ impl Decoder for OomDecoder {
             via: oom.via,
             hit: oom.limit().map(|level| level.cgroup.key),
             logged_cgroup: oom.logged_cgroup.clone(),
+            gfp_mask: oom.gfp_mask,
+            order: oom.order,
         });
     }
 }
 
-fn apply_constraint(oom: &mut Oom, line: OomConstraintLine) {
+fn apply_call(oom: &mut Oom, LoggedCall { invoked, constraint: line }: LoggedCall) {
+    if let Some(invoked) = invoked {
+        (oom.gfp_mask, oom.order) = (Some(invoked.gfp_mask), Some(invoked.order));
+    }
     oom.constraint = Some(line.constraint);
     oom.via = Some(OomVia::KernelLog);
     if line.constraint == Constraint::Memcg {

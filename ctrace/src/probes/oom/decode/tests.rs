@@ -22,9 +22,7 @@ fn decoder() -> OomDecoder {
         symbols: Background::new(|| None),
         nodes_with_memory: 1,
         lock_known: true,
-        log: None,
-        constraints: Vec::new(),
-        killed: Vec::new(),
+        log: OomLog::default(),
         last: None,
     }
 }
@@ -195,19 +193,20 @@ fn the_kernel_s_log_has_the_last_word() {
     let mut decoder = decoder();
     let (subject, mut payload) = decoder.decode(record().as_bytes()).expect("a whole record");
     let lines = [
+        "sh invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
         "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,\
          oom_memcg=/elsewhere,task_memcg=/x,task=tail,pid=1991,uid=0",
         "Memory cgroup out of memory: Killed process 1991 (tail) total-vm:68000kB, \
          anon-rss:64012kB, file-rss:4kB, shmem-rss:8kB, UID:0 pgtables:176kB oom_score_adj:0",
     ];
-    decoder.constraints.extend(OomConstraintLine::parse(lines[0]));
-    decoder.killed.extend(KilledLine::parse(lines[1]));
+    lines.into_iter().for_each(|line| decoder.log.line(line));
     decoder.complete(&subject, &mut payload);
     let Payload::OomKill(oom) = payload else { panic!() };
     assert_eq!(oom.via, Some(OomVia::KernelLog));
     assert_eq!(oom.logged_cgroup.as_deref(), Some("/elsewhere"));
     assert_eq!(oom.memory.map(|memory| memory.anon_rss), Some(64012 * 1024));
-    assert!(decoder.constraints.is_empty() && decoder.killed.is_empty());
+    assert_eq!((oom.gfp_mask, oom.order), (Some(0xcc0), Some(0)));
+    assert!(decoder.log.is_empty());
 }
 
 #[test]
