@@ -421,7 +421,11 @@ impl Detail for Oom {
             line("events", counts.collect::<Vec<_>>().join(", "));
         }
         let adj = self.oom_score_adj.map_or("unknown".to_owned(), |adj| adj.to_string());
-        line("oom", format!("id {}, oom_score_adj {adj}", self.id));
+        let allocation = self.order.zip(self.gfp_mask);
+        let allocation = allocation
+            .map(|(order, mask)| format!(", order {order}, gfp_mask {mask:#x}"))
+            .unwrap_or_default();
+        line("oom", format!("id {}, oom_score_adj {adj}{allocation}", self.id));
         lines
     }
 

@@ -102,8 +102,8 @@ fn out_of_memory(features: &Features) -> Hook {
         required: false,
         gives: "constraint, limiting cgroup, gfp_mask and order",
         lost: why.is_some().then_some(
-            "constraint, limiting cgroup, gfp_mask and order come from the kernel's log; where it is \
-             silent, the first two from its stack, OOM lock and counters",
+            "the kernel's log stands in; where it is silent, its stack and OOM lock do, without \
+             gfp_mask and order",
         ),
         why,
     }
