@@ -116,8 +116,8 @@ pub fn check_victim(event: &Event, killed: &Killed) -> Result<()> {
     Ok(())
 }
 
-/// Holds constraint, limit, usage, the limit's cgroup and the allocation against what the test set up, and against
-/// the kernel log where that has a line about them.
+/// Holds constraint, limit, usage and the limit's cgroup against what the test set up, and them and
+/// the allocation against the kernel log where that has a line about them.
 pub fn check_limit(event: &Event, log: &KernelLog, limit: Limit<'_>) -> Result<()> {
     let Limit { bytes, path } = limit;
     equal("oom.constraint", event.str("/oom/constraint")?, "memcg")?;

@@ -136,6 +136,11 @@ impl KilledLine {
     /// Reads a line; `None` where it is not of this form.
     pub fn parse(text: &str) -> Option<Self> {
         let (message, rest) = text.split_once(": Killed process ")?;
+        // Other lines of the kernel's hold paths of cgroups, which may hold anything.
+        let is_memcg = message.starts_with("Memory cgroup out of memory");
+        if !is_memcg && !message.starts_with("Out of memory") {
+            return None;
+        }
         let (pid, rest) = rest.split_once(" (")?;
         let end = rest.rfind(") total-vm:")?;
         let (task, rest) = (&rest[..end], &rest[end + 2..]);
@@ -148,7 +153,7 @@ impl KilledLine {
             kibibytes.checked_mul(1024)
         };
         Some(Self {
-            is_memcg: message.starts_with("Memory cgroup"),
+            is_memcg,
             pid: pid.parse().ok()?,
             task: task.to_owned(),
             total_vm: bytes("total-vm")?,
@@ -178,7 +183,8 @@ impl InvokedLine {
     /// Reads a line; `None` where it is not of this form.
     pub fn parse(text: &str) -> Option<Self> {
         let separator = " invoked oom-killer: gfp_mask=";
-        let at = text.rfind(separator)?;
+        // More before it than a name can hold: a line with the path of a cgroup.
+        let at = text.rfind(separator).filter(|at| text[..*at].chars().count() <= COMM_MAX)?;
         let (mask, rest) = text[at + separator.len()..].split_once('(')?;
         let (_, rest) = rest.split_once(')')?;
         let order = rest.split(", ").find_map(|field| field.strip_prefix("order="))?;

@@ -254,7 +254,8 @@ impl Decoder for OomDecoder {
 }
 
 fn apply_call(oom: &mut Oom, LoggedCall { invoked, constraint: line }: LoggedCall) {
-    if let Some(invoked) = invoked {
+    let trigger = oom.trigger.process.comm.as_deref();
+    if let Some(invoked) = invoked.filter(|line| trigger.is_none_or(|comm| comm == line.task)) {
         (oom.gfp_mask, oom.order) = (Some(invoked.gfp_mask), Some(invoked.order));
     }
     oom.constraint = Some(line.constraint);

@@ -33,7 +33,7 @@ impl OomLog {
     /// Takes in what the kernel logged since the last event. The lines of the call are there before
     /// `mark_victim`, that of the victim a moment later: long before the record is drained.
     pub fn read(&mut self) {
-        let records: Vec<_> = self.kmsg.iter_mut().flat_map(Kmsg::drain).collect();
+        let records = self.kmsg.as_mut().map(Kmsg::drain).unwrap_or_default();
         for record in records.iter().filter(|record| record.is_kernels) {
             self.line(&record.text);
         }
@@ -41,13 +41,13 @@ impl OomLog {
 
     /// Takes in a line that the kernel itself wrote.
     pub fn line(&mut self, text: &str) {
-        if let Some(invoked) = InvokedLine::parse(text) {
-            self.invoked = Some(invoked);
-        } else if let Some(constraint) = OomConstraintLine::parse(text) {
+        if let Some(constraint) = OomConstraintLine::parse(text) {
             let invoked = self.invoked.take();
             push(&mut self.calls, LoggedCall { invoked, constraint });
         } else if let Some(killed) = KilledLine::parse(text) {
             push(&mut self.killed, killed);
+        } else if let Some(invoked) = InvokedLine::parse(text) {
+            self.invoked = Some(invoked);
         }
     }
 
@@ -140,6 +140,19 @@ mod tests {
         let order = |call: Option<LoggedCall>| Some(call?.invoked?.order);
         assert_eq!(order(log.take_call(7, Some("a"))), Some(0));
         assert_eq!(order(log.take_call(8, Some("b"))), None, "its own was not logged");
+    }
+
+    #[test]
+    fn a_path_full_of_separators_is_only_a_path() {
+        let mut log = OomLog::default();
+        let path = "/a invoked oom-killer: gfp_mask=0x1(x), order=3, : Killed process 9 (x) y";
+        log.line("sh invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0");
+        log.line(&format!("Memory cgroup stats for {path}:"));
+        log.line(&constraint(7, "a").replace("oom_memcg=/a", &format!("oom_memcg={path}")));
+        let call = log.take_call(7, Some("a")).expect("its line");
+        assert_eq!(call.constraint.oom_memcg.as_deref(), Some(path));
+        assert_eq!(call.invoked.map(|invoked| invoked.order), Some(0));
+        assert!(log.is_empty());
     }
 
     #[test]

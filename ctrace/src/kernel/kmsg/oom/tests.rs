@@ -90,6 +90,8 @@ fn killed() {
             KilledLine { is_memcg: false, task: task.into(), ..expected.clone() }
         );
     }
+    let path = format!("Tasks in /a: Killed process 7 (x) {SIZES} are going to be killed");
+    assert_eq!(KilledLine::parse(&path), None);
     let huge = "Out of memory: Killed process 1 (x) total-vm:18446744073709551615kB, ";
     assert_eq!(KilledLine::parse(huge), None);
 }
@@ -108,12 +110,14 @@ fn invoked() {
     assert_eq!((line.task.as_str(), line.order), ("a invoked oom-k", -1));
     let zero = InvokedLine::parse("x invoked oom-killer: gfp_mask=0(), order=0, oom_score_adj=0");
     assert_eq!(zero.unwrap().gfp_mask, 0);
+    let path = "Memory cgroup stats for /a invoked oom-killer: gfp_mask=0x1(x), order=3, :";
+    assert_eq!(InvokedLine::parse(path), None);
 }
 
 proptest! {
     #[test]
     fn any_text(text in ".*", prefix in 0..4_usize) {
-        let starts = ["", "oom-kill:constraint=CONSTRAINT_MEMCG,", "x: Killed process 1 (", "x invoked oom-killer: gfp_mask="];
+        let starts = ["", "oom-kill:constraint=CONSTRAINT_MEMCG,", "Out of memory: Killed process 1 (", "x invoked oom-killer: gfp_mask="];
         let text = format!("{}{text}", starts[prefix]);
         OomConstraintLine::parse(&text);
         KilledLine::parse(&text);
