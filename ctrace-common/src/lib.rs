@@ -7,6 +7,8 @@
 
 pub mod event;
 pub mod offsets;
+mod settings;
 mod types;
 
+pub use settings::*;
 pub use types::*;

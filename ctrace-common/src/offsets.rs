@@ -33,6 +33,10 @@ offsets! {
         tgid,
         /// `task_struct.comm`
         comm,
+        /// `task_struct.flags`
+        flags,
+        /// `task_struct.exit_code`
+        exit_code,
         /// `task_struct.group_leader`
         group_leader,
         /// `task_struct.real_parent`
@@ -57,6 +61,18 @@ offsets! {
         cred_uid,
         /// `signal_struct.oom_score_adj`
         signal_oom_score_adj,
+        /// `signal_struct.live`
+        signal_live,
+        /// `signal_struct.flags`
+        signal_flags,
+        /// `signal_struct.group_exit_code`
+        signal_group_exit_code,
+        /// `mm_struct.arg_start`
+        mm_arg_start,
+        /// `mm_struct.arg_end`
+        mm_arg_end,
+        /// `linux_binprm.filename`
+        binprm_filename,
         /// `signal_struct.pids[PIDTYPE_TGID]`
         signal_tgid_pid,
         /// `pid.level`
@@ -71,14 +87,20 @@ offsets! {
         upid_ns,
         /// `pid_namespace.ns.inum`
         pid_ns_inum,
+        /// `pid_namespace.ns.ns_id`
+        pid_ns_id,
         /// `nsproxy.mnt_ns`
         nsproxy_mnt,
         /// `mnt_namespace.ns.inum`
         mnt_ns_inum,
+        /// `mnt_namespace.ns.ns_id`, before 6.18 `mnt_namespace.seq`
+        mnt_ns_id,
         /// `nsproxy.net_ns`
         nsproxy_net,
         /// `net.ns.inum`
         net_inum,
+        /// `net.ns.ns_id`, before 6.18 `net.net_cookie`
+        net_id,
         /// `mempolicy.mode`
         mempolicy_mode,
         /// `mempolicy.nodes`
@@ -101,6 +123,8 @@ offsets! {
         cgroup_kn,
         /// `cgroup.root`
         cgroup_root,
+        /// `cgroup.level`
+        cgroup_level,
         /// `cgroup_root.hierarchy_id`
         root_hierarchy,
         /// `kernfs_node.id`

@@ -13,19 +13,50 @@ pub enum Kind {
     CgroupPath = 1,
     /// An OOM victim: [`crate::event::oom::OomKill`].
     OomKill = 2,
+    /// A cgroup was made: [`crate::event::cgroup::CgroupChange`].
+    CgroupMkdir = 3,
+    /// A cgroup's directory was removed: [`crate::event::cgroup::CgroupChange`].
+    CgroupRmdir = 4,
+    /// A cgroup was freed, after its last reference: [`crate::event::cgroup::CgroupChange`].
+    CgroupRelease = 5,
+    /// A cgroup of v1 was renamed: [`crate::event::cgroup::CgroupChange`].
+    CgroupRename = 6,
+    /// A process was forked: [`crate::event::process::Fork`].
+    Fork = 7,
+    /// A process runs another program: [`crate::event::process::Exec`].
+    Exec = 8,
+    /// The last thread of a process ends: [`crate::event::process::Exit`].
+    Exit = 9,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 2] = [Kind::CgroupPath, Kind::OomKill];
+    pub const ALL: [Kind; 9] = [
+        Kind::CgroupPath,
+        Kind::OomKill,
+        Kind::CgroupMkdir,
+        Kind::CgroupRmdir,
+        Kind::CgroupRelease,
+        Kind::CgroupRename,
+        Kind::Fork,
+        Kind::Exec,
+        Kind::Exit,
+    ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 3;
+    pub const SLOTS: u32 = 10;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::CgroupPath => "cgroup_path",
             Kind::OomKill => "oom_kill",
+            Kind::CgroupMkdir => "cgroup_mkdir",
+            Kind::CgroupRmdir => "cgroup_rmdir",
+            Kind::CgroupRelease => "cgroup_release",
+            Kind::CgroupRename => "cgroup_rename",
+            Kind::Fork => "fork",
+            Kind::Exec => "exec",
+            Kind::Exit => "exit",
         }
     }
 
@@ -33,6 +64,14 @@ impl Kind {
     pub const fn ring(self) -> Ring {
         match self {
             Kind::CgroupPath | Kind::OomKill => Ring::Rare,
+            Kind::CgroupMkdir
+            | Kind::CgroupRmdir
+            | Kind::CgroupRelease
+            | Kind::CgroupRename
+            | Kind::Fork => Ring::Lifecycle,
+            // Of their own, so that a flood of them cannot take the room of what attribution
+            // lives on.
+            Kind::Exec | Kind::Exit => Ring::Bulk,
         }
     }
 }
@@ -42,6 +81,8 @@ impl Kind {
 pub enum Ring {
     /// Rare, precious events.
     Rare,
+    /// Cgroups that come and go, and processes that no cgroup tells of: what attribution lives on.
+    Lifecycle,
     /// High rates.
     Bulk,
 }
@@ -51,6 +92,7 @@ impl Ring {
     pub const fn name(self) -> &'static str {
         match self {
             Ring::Rare => "rare",
+            Ring::Lifecycle => "lifecycle",
             Ring::Bulk => "bulk",
         }
     }
@@ -91,10 +133,20 @@ pub struct Header {
 pub struct TaskIdentity {
     /// Start of the thread group's leader: `CLOCK_BOOTTIME`, nanoseconds.
     pub start_boottime_ns: u64,
+    /// The same of the parent's; with its pid the key of a process.
+    pub parent_start_boottime_ns: u64,
     /// kernfs id of its cgroup in the v2 hierarchy.
     pub cgroup_v2: u64,
     /// kernfs id of its cgroup in [`TaskIdentity::hierarchy_v1`].
     pub cgroup_v1: u64,
+    /// Number of the mount namespace, never used again (`ns_common.ns_id`, before 6.18
+    /// `mnt_namespace.seq`). Inodes are: three successive containers had the same one.
+    pub mnt_ns_id: u64,
+    /// The same of the network namespace (`ns_common.ns_id`, before 6.18 `net.net_cookie`, from
+    /// 5.12 on).
+    pub net_ns_id: u64,
+    /// The same of the pid namespace (`ns_common.ns_id`, from 6.18 on).
+    pub pid_ns_id: u64,
     /// Number of the v1 hierarchy that stands for the task; 0 on a pure v2 host.
     pub hierarchy_v1: u32,
     /// Process id in the initial pid namespace.
@@ -113,7 +165,7 @@ pub struct TaskIdentity {
     pub mnt_ns: u32,
     /// Inode of the network namespace.
     pub net_ns: u32,
-    /// Bits: [`TaskIdentity::HAS_UID`].
+    /// Bits: the constants of [`TaskIdentity`].
     pub flags: u32,
     /// Name of the task, NUL-padded, any bytes.
     pub comm: [u8; COMM_LEN],
@@ -122,4 +174,8 @@ pub struct TaskIdentity {
 impl TaskIdentity {
     /// `uid` was read.
     pub const HAS_UID: u32 = 1;
+    /// It is a thread of the kernel's own.
+    pub const KERNEL_THREAD: u32 = 2;
+    /// Its pid namespace is not the initial one.
+    pub const NESTED_PID_NS: u32 = 4;
 }

@@ -1,12 +1,12 @@
 //! Which cgroups a task is in, and their paths.
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel_str},
+    helpers::generated::bpf_probe_read_kernel_str,
     macros::map,
     maps::PerCpuArray,
 };
 use ctrace_common::{
-    Header, Kind,
+    Kind,
     event::cgroup::{CgroupPath, CgroupPathBuffer, MAX_DEPTH, MAX_NAME},
     offsets::CgroupOffsets,
 };
@@ -33,11 +33,50 @@ impl Cgroup {
         Self(css.follow(global!(CGROUP_OFFSETS, css_cgroup)))
     }
 
+    /// The `struct cgroup` at this address.
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(Address(address))
+    }
+
     /// Its kernfs id; 0 where it is unknown.
     #[inline(always)]
     pub fn id(self) -> u64 {
-        let kn = self.0.follow(global!(CGROUP_OFFSETS, cgroup_kn));
-        kn.read(global!(CGROUP_OFFSETS, kn_id))
+        self.node().read(global!(CGROUP_OFFSETS, kn_id))
+    }
+
+    /// The kernfs id of the cgroup above it; 0 at the root.
+    #[inline(always)]
+    pub fn parent_id(self) -> u64 {
+        let parent = self.node().follow(global!(CGROUP_OFFSETS, kn_parent));
+        parent.read(global!(CGROUP_OFFSETS, kn_id))
+    }
+
+    /// Its level below the root.
+    #[inline(always)]
+    pub fn level(self) -> u32 {
+        self.0.read(global!(CGROUP_OFFSETS, cgroup_level))
+    }
+
+    /// Its `struct kernfs_node`.
+    #[inline(always)]
+    fn node(self) -> Address {
+        self.0.follow(global!(CGROUP_OFFSETS, cgroup_kn))
+    }
+
+    /// Reads its name, with its NUL; returns the bytes read, 0 where it cannot be read.
+    #[inline(always)]
+    pub fn read_name(self, name: &mut [u8; MAX_NAME]) -> usize {
+        let text = self.node().follow(global!(CGROUP_OFFSETS, kn_name));
+        // SAFETY: the helper writes at most MAX_NAME bytes.
+        let length = unsafe {
+            bpf_probe_read_kernel_str(
+                name.as_mut_ptr().cast(),
+                MAX_NAME as u32,
+                text.0 as *const _,
+            )
+        };
+        if (0..=MAX_NAME as i64).contains(&length) { length as usize } else { 0 }
     }
 
     /// The number of its hierarchy; 0 is v2.
@@ -93,15 +132,13 @@ extern "C" fn emit_cgroup_path(cgroup: u64) -> u64 {
         parent = kn.follow(global!(CGROUP_OFFSETS, kn_parent));
     }
     let size = size_of::<CgroupPath>() + used;
-    // SAFETY: the helper reads the clock.
-    let time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    path.header = Header { time_ns, kind: Kind::CgroupPath as u16, flags: 0, size: size as u32 };
+    path.header = emit::header(Kind::CgroupPath, size);
     path.hierarchy = cgroup.hierarchy();
     path.depth = depth;
     path.truncated = !parent.is_null() as u16;
     // SAFETY: `size` bytes of the buffer are filled.
     let record = unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) };
-    emit::rare(Kind::CgroupPath, record);
+    emit::send(Kind::CgroupPath, record);
     0
 }
 

@@ -1,14 +1,20 @@
 //! The only ring buffers, and the only place that counts what did not fit.
 
 use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use ctrace_common::Kind;
+use ctrace_common::{Header, Kind, Ring};
 
 /// Rare, precious events: OOM kills and the cgroups they name. The collector sets the sizes.
 #[map(name = "RARE")]
 static RARE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Cgroups that come and go, and processes that no cgroup tells of.
+#[map(name = "LIFECYCLE")]
+static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// High rates, so that they cannot fill the ring of the rare ones.
 #[map(name = "BULK")]
@@ -27,10 +33,31 @@ pub fn lost(kind: Kind) {
     }
 }
 
-/// Sends a record to the ring of the rare ones, or counts it.
+/// Sends a record to its kind's ring, or counts it.
 #[inline(always)]
-pub fn rare(kind: Kind, record: &[u8]) {
-    if RARE.output::<[u8]>(record, 0).is_err() {
+pub fn send(kind: Kind, record: &[u8]) {
+    let ring = match kind.ring() {
+        Ring::Rare => &RARE,
+        Ring::Lifecycle => &LIFECYCLE,
+        Ring::Bulk => &BULK,
+    };
+    // A fork is only of interest to an event, which wakes the collector itself.
+    let flags = if matches!(kind, Kind::Fork) && has_room(ring) { BPF_RB_NO_WAKEUP as u64 } else { 0 };
+    if ring.output::<[u8]>(record, flags).is_err() {
         lost(kind);
     }
+}
+
+/// Whether less than half of the ring is waiting for the collector.
+#[inline(always)]
+fn has_room(ring: &RingBuf) -> bool {
+    ring.query(BPF_RB_AVAIL_DATA as u64) < ring.query(BPF_RB_RING_SIZE as u64) / 2
+}
+
+/// The header of a record that is made now.
+#[inline(always)]
+pub fn header(kind: Kind, size: usize) -> Header {
+    // SAFETY: the helper reads the clock.
+    let time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    Header { time_ns, kind: kind as u16, flags: 0, size: size as u32 }
 }

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod emit;
+mod filter;
 mod kernel;
 mod probes;
 mod task;

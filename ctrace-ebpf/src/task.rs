@@ -1,6 +1,6 @@
 //! Who a task is.
 
-use ctrace_common::{TaskIdentity, offsets::TaskOffsets};
+use ctrace_common::{Settings, TaskIdentity, offsets::TaskOffsets};
 
 use crate::{
     cgroup::TaskCgroups,
@@ -8,7 +8,18 @@ use crate::{
 };
 
 #[unsafe(no_mangle)]
+pub static SETTINGS: Global<Settings> = Global::new(Settings {
+    host_mnt_ns: 0,
+    filter_places: 0,
+    filter_pids: 0,
+    reserved: 0,
+});
+
+#[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
+
+/// `include/linux/sched.h`
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// A `struct task_struct`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +30,27 @@ impl Task {
     #[inline(always)]
     pub fn tid(self) -> u32 {
         self.0.read(global!(TASK_OFFSETS, pid))
+    }
+
+    /// Its process id in the initial pid namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.0.read(global!(TASK_OFFSETS, tgid))
+    }
+
+    /// `PF_*`
+    #[inline(always)]
+    pub fn flags(self) -> u32 {
+        self.0.read(global!(TASK_OFFSETS, flags))
+    }
+
+    /// Whether its mount namespace is the host's, or it has none (any more).
+    #[inline(always)]
+    pub fn is_in_host(self) -> bool {
+        let nsproxy = self.0.follow(global!(TASK_OFFSETS, nsproxy));
+        let mnt_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_mnt));
+        let inode: u32 = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));
+        inode == 0 || inode == global!(SETTINGS, host_mnt_ns)
     }
 
     #[inline(always)]
@@ -43,7 +75,11 @@ impl Task {
         let mnt_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_mnt));
         let net_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_net));
 
+        let parent_leader = parent.follow(global!(TASK_OFFSETS, group_leader));
+
         identity.start_boottime_ns = leader.read(global!(TASK_OFFSETS, start_boottime));
+        identity.parent_start_boottime_ns =
+            parent_leader.read(global!(TASK_OFFSETS, start_boottime));
         identity.cgroup_v2 = cgroups.v2.id();
         identity.cgroup_v1 = cgroups.v1.id();
         identity.hierarchy_v1 = cgroups.v1.hierarchy();
@@ -51,9 +87,13 @@ impl Task {
         identity.tid = self.tid();
         identity.ppid = parent.read(global!(TASK_OFFSETS, tgid));
         identity.uid = cred.read(global!(TASK_OFFSETS, cred_uid));
-        identity.flags = if cred.is_null() { 0 } else { TaskIdentity::HAS_UID };
+        let kernel_thread = self.flags() & PF_KTHREAD != 0;
+        identity.flags = (!cred.is_null() as u32 * TaskIdentity::HAS_UID)
+            | (kernel_thread as u32 * TaskIdentity::KERNEL_THREAD);
         identity.mnt_ns = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));
+        identity.mnt_ns_id = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_id));
         identity.net_ns = net_ns.read(global!(TASK_OFFSETS, net_inum));
+        identity.net_ns_id = net_ns.read(global!(TASK_OFFSETS, net_id));
         identity.comm = task.read(global!(TASK_OFFSETS, comm));
 
         // `numbers` holds the process's ids from the initial namespace (0) to its own (`level`).
@@ -62,7 +102,9 @@ impl Task {
         let numbers = pid.member(global!(TASK_OFFSETS, pid_numbers));
         let own = Address(numbers.0 + level as u64 * global!(TASK_OFFSETS, upid_size) as u64);
         identity.pid_in_ns = own.read(global!(TASK_OFFSETS, upid_nr));
-        identity.pid_ns =
-            own.follow(global!(TASK_OFFSETS, upid_ns)).read(global!(TASK_OFFSETS, pid_ns_inum));
+        let pid_ns = own.follow(global!(TASK_OFFSETS, upid_ns));
+        identity.pid_ns = pid_ns.read(global!(TASK_OFFSETS, pid_ns_inum));
+        identity.pid_ns_id = pid_ns.read(global!(TASK_OFFSETS, pid_ns_id));
+        identity.flags |= (level != 0) as u32 * TaskIdentity::NESTED_PID_NS;
     }
 }

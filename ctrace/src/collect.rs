@@ -1,7 +1,7 @@
 //! Draining the rings, and keeping count of what was lost.
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
-use ctrace_common::{Header, Kind};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use ctrace_common::{Header, Kind, Place};
 use zerocopy::FromBytes;
 
 use crate::event::Lost;
@@ -59,4 +59,36 @@ impl Losses {
         }
         losses
     }
+}
+
+/// What the programs are told of cgroups and mount namespaces.
+pub struct Places {
+    map: HashMap<MapData, [u8; size_of::<Place>()], u8>,
+    denied: Vec<(Place, u8)>,
+}
+
+impl Places {
+    pub fn new(map: HashMap<MapData, [u8; size_of::<Place>()], u8>) -> Self {
+        Self { map, denied: Vec::new() }
+    }
+
+    /// Says what is known of a place: bits of [`Place`].
+    pub fn set(&mut self, place: Place, bits: u8) {
+        // Where it fails the programs send more than they need to.
+        let _ = self.map.insert(key(place), bits, 0);
+        if bits & Place::DENIED != 0 {
+            self.denied.push((place, bits));
+        }
+    }
+
+    /// Takes back all that was denied.
+    pub fn allow_all(&mut self) {
+        for (place, bits) in std::mem::take(&mut self.denied) {
+            self.set(place, bits & !Place::DENIED);
+        }
+    }
+}
+
+fn key(place: Place) -> [u8; size_of::<Place>()] {
+    zerocopy::transmute!(place)
 }

@@ -1,21 +1,187 @@
 //! Which events the user asked for. Pure.
 
-use crate::event::{Event, matches};
+use wildmatch::WildMatch;
 
-/// What an event must be to be shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use crate::event::{Attribution, Container, Event, Pod, matches};
+
+/// What an event must be to be shown: one of each list that is not empty.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Container names or id prefixes; empty: all events.
+    /// Container names or id prefixes.
     pub containers: Vec<String>,
+    /// Names of Kubernetes or podman pods, or their UIDs.
+    pub pods: Vec<String>,
+    /// Kubernetes namespaces.
+    pub namespaces: Vec<String>,
+    /// Image references, with `*` and `?`.
+    pub images: Vec<WildMatch>,
+    /// Process ids in the initial pid namespace.
+    pub pids: Vec<u32>,
+    /// Paths of cgroups, from the root of a hierarchy: these and what is below them.
+    pub cgroups: Vec<String>,
 }
 
 impl Filter {
     /// Whether an event is wanted. Gaps in the stream always are.
     pub fn wants(&self, event: &Event) -> bool {
         let Some(subject) = &event.subject else { return true };
-        self.containers.is_empty()
-            || subject.container.iter().chain(&subject.outer).any(|container| {
-                self.containers.iter().any(|selector| matches(container, selector))
-            })
+        let counted_on = subject.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
+        self.wants_process(subject.process.pid)
+            && (self.wants_path(&subject.attribution) || self.is_below(counted_on))
+            && self.wants_container(&subject.attribution)
+    }
+
+    /// Whether anything is asked that a cgroup or a namespace can answer.
+    pub fn is_of_places(&self) -> bool {
+        let Self { containers, pods, namespaces, images, pids: _, cgroups } = self;
+        !(containers.is_empty()
+            && pods.is_empty()
+            && namespaces.is_empty()
+            && images.is_empty()
+            && cgroups.is_empty())
+    }
+
+    /// Whether an event of what is there, whichever process it is of, may be wanted.
+    pub fn may_want(&self, place: &Attribution) -> bool {
+        place.is_partial || (self.wants_path(place) && self.wants_container(place))
+    }
+
+    fn wants_process(&self, pid: Option<u32>) -> bool {
+        self.pids.is_empty() || pid.is_some_and(|pid| self.pids.contains(&pid))
+    }
+
+    fn wants_path(&self, attribution: &Attribution) -> bool {
+        self.cgroups.is_empty()
+            || self.is_below(attribution.path.as_ref().map(|(_, path)| &**path))
+    }
+
+    fn is_below(&self, path: Option<&str>) -> bool {
+        let Some(path) = path else { return false };
+        self.cgroups.iter().any(|top| {
+            let top = top.trim_end_matches('/');
+            path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+
+    /// One container must be all that is asked: it, or one around it.
+    fn wants_container(&self, attribution: &Attribution) -> bool {
+        let Self { containers, pods, namespaces, images, pids: _, cgroups: _ } = self;
+        if containers.is_empty() && pods.is_empty() && namespaces.is_empty() && images.is_empty() {
+            return true;
+        }
+        attribution.containers().any(|container| {
+            any(containers, |selector| matches(container, selector))
+                && any(pods, |pod| is_in_pod(container, pod))
+                && any(namespaces, |namespace| {
+                    let pod = container.pod.as_ref();
+                    pod.and_then(|pod| pod.namespace.as_ref()) == Some(namespace)
+                })
+                && any(images, |glob| {
+                    container.image.as_ref().is_some_and(|image| glob.matches(image))
+                })
+        })
+    }
+}
+
+/// An empty list asks nothing.
+fn any<T>(list: &[T], is: impl Fn(&T) -> bool) -> bool {
+    list.is_empty() || list.iter().any(is)
+}
+
+fn is_in_pod(container: &Container, selector: &str) -> bool {
+    let Some(Pod { name, uid, .. }) = &container.pod else { return false };
+    name.as_deref() == Some(selector) || uid.as_deref() == Some(selector)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{CgroupKey, Exit, Payload, Subject};
+
+    fn container(name: &str, image: &str, pod: Option<(&str, &str)>) -> Arc<Container> {
+        let pod = pod.map(|(namespace, name)| Pod {
+            name: Some(name.into()),
+            namespace: Some(namespace.into()),
+            ..Pod::default()
+        });
+        let (name, image) = (Some(name.to_owned()), Some(image.to_owned()));
+        Container { id: "x".into(), name, image, pod, ..Container::default() }.into()
+    }
+
+    fn event(container: Option<Arc<Container>>, outer: Vec<Arc<Container>>, path: &str) -> Event {
+        let key = CgroupKey { hierarchy: 0, id: 5 };
+        let path = Some((key, path.into()));
+        let mut subject = Subject::default();
+        subject.process.pid = Some(7);
+        subject.attribution =
+            Attribution { container, outer, path, ..Attribution::default() }.into();
+        Event { time_ns: 0, subject: Some(subject), payload: Payload::Exit(Exit::default()) }
+    }
+
+    fn list(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn one_of_a_kind_and_all_kinds() {
+        let web = event(Some(container("web", "nginx:1", Some(("prod", "shop")))), vec![], "/a/b");
+        let filter = |containers, pods, namespaces, image: &[&str]| Filter {
+            containers: list(containers),
+            pods: list(pods),
+            namespaces: list(namespaces),
+            images: image.iter().map(|glob| WildMatch::new(glob)).collect(),
+            ..Filter::default()
+        };
+        assert!(Filter::default().wants(&web));
+        assert!(filter(&["db", "web"], &[], &[], &[]).wants(&web));
+        assert!(filter(&["web"], &["shop"], &["prod"], &["nginx:*"]).wants(&web));
+        assert!(!filter(&["web"], &["shop"], &["test"], &[]).wants(&web));
+        assert!(!filter(&[], &[], &[], &["nginx"]).wants(&web));
+        assert!(!filter(&["web"], &[], &[], &[]).wants(&event(None, vec![], "/a")));
+    }
+
+    #[test]
+    fn the_container_around_counts_but_not_a_half_of_each() {
+        let inner = container("in", "bb", None);
+        let outer = container("out", "kind", None);
+        let nested = event(Some(inner), vec![outer], "/a");
+        let filter = |name: &str, image: &str| Filter {
+            containers: list(&[name]),
+            images: vec![WildMatch::new(image)],
+            ..Filter::default()
+        };
+        assert!(filter("out", "kind").wants(&nested));
+        assert!(!filter("out", "bb").wants(&nested));
+    }
+
+    #[test]
+    fn processes_and_cgroups() {
+        let event = event(None, vec![], "/system.slice/ssh.service");
+        let pids = |pid| Filter { pids: vec![pid], ..Filter::default() };
+        assert!(pids(7).wants(&event) && !pids(8).wants(&event));
+        let below = |path: &str| Filter { cgroups: list(&[path]), ..Filter::default() };
+        for path in ["/", "/system.slice", "/system.slice/", "/system.slice/ssh.service"] {
+            assert!(below(path).wants(&event), "{path}");
+        }
+        for path in ["/system", "/system.slice/ssh", "/x"] {
+            assert!(!below(path).wants(&event), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_may_still_get_a_name_may_be_wanted() {
+        let filter = Filter { containers: list(&["web"]), ..Filter::default() };
+        let partial = Attribution { is_partial: true, ..Attribution::default() };
+        assert!(filter.may_want(&partial) && !filter.may_want(&Attribution::default()));
+    }
+
+    #[test]
+    fn gaps_are_always_shown() {
+        let filter = Filter { containers: list(&["web"]), ..Filter::default() };
+        let mut lost = event(None, vec![], "/");
+        lost.subject = None;
+        assert!(filter.wants(&lost));
     }
 }

@@ -5,15 +5,17 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{FEntry, FExit, KProbe, RawTracePoint},
 };
+use ctrace_common::Settings;
 use zerocopy::IntoBytes;
 
 use crate::{
+    collect::Places,
     kernel::Facts,
     plan::RingSizes,
-    probes::{Attach, Hook, Probe, ProbePlan, Program, Unsupported, offsets},
+    probes::{Attach, Hook, Probe, ProbePlan, Program, Unsupported, lifecycle, offsets},
 };
 
 /// The eBPF object, built from `ctrace-ebpf` by the build script.
@@ -27,11 +29,22 @@ pub struct Attached {
     pub failure: Option<String>,
 }
 
+/// What the programs leave out.
+#[derive(Clone, Debug, Default)]
+pub struct Filtered {
+    /// Events of cgroups and mount namespaces that the collector denies.
+    pub places: bool,
+    /// Events of other processes than these; empty: nothing.
+    pub pids: Vec<u32>,
+}
+
 /// Programs in place. They are taken out of the kernel when this is dropped.
 pub struct Loaded {
     pub rare: RingBuf<MapData>,
+    pub lifecycle: RingBuf<MapData>,
     pub bulk: RingBuf<MapData>,
     pub drops: PerCpuArray<MapData, u64>,
+    pub places: Places,
     pub hooks: Vec<Attached>,
     /// Holds the programs and their links.
     pub programs: Ebpf,
@@ -49,7 +62,12 @@ pub fn plan(probes: &[&'static dyn Probe], facts: &Facts) -> Vec<Planned> {
 ///
 /// # Errors
 /// Where the object or a required hook cannot be loaded, or no probe can run.
-pub fn load(planned: &[Planned], facts: &Facts, rings: RingSizes) -> Result<Loaded> {
+pub fn load(
+    planned: &[Planned],
+    facts: &Facts,
+    rings: RingSizes,
+    filtered: &Filtered,
+) -> Result<Loaded> {
     let plans: Vec<_> =
         planned.iter().filter_map(|(probe, plan)| Some((*probe, plan.as_ref().ok()?))).collect();
     if plans.is_empty() {
@@ -61,29 +79,46 @@ pub fn load(planned: &[Planned], facts: &Facts, rings: RingSizes) -> Result<Load
 
     let task = offsets::task(&facts.btf);
     let cgroup = offsets::cgroup(&facts.btf, &facts.cgroups);
+    let settings = Settings {
+        host_mnt_ns: facts.host_mnt_ns,
+        filter_places: filtered.places.into(),
+        filter_pids: (!filtered.pids.is_empty()).into(),
+        reserved: 0,
+    };
     let mut loader = EbpfLoader::new();
     loader
         .override_global("TASK_OFFSETS", task.as_bytes(), true)
         .override_global("CGROUP_OFFSETS", cgroup.as_bytes(), true)
+        .override_global("SETTINGS", settings.as_bytes(), true)
         .map_max_entries("RARE", rings.rare)
+        .map_max_entries("LIFECYCLE", rings.lifecycle)
         .map_max_entries("BULK", rings.bulk);
     for (name, bytes) in plans.iter().flat_map(|(_, plan)| &plan.globals) {
         loader.override_global(name, bytes.as_slice(), true);
     }
     let mut programs = loader.load(OBJECT).context("the kernel refused ctrace's maps")?;
 
-    let mut hooks = Vec::new();
-    for (probe, plan) in plans {
-        for hook in &plan.hooks {
-            let failure = match attach_hook(&mut programs, hook) {
-                Ok(()) => None,
-                Err(error) if hook.required => {
-                    return Err(error.context(format!("{} cannot be hooked", hook.name)));
-                }
-                Err(error) => Some(format!("{error:#}")),
-            };
-            hooks.push(Attached { probe: probe.name(), hook: hook.clone(), failure });
+    if let Some(map) = programs.map_mut("PIDS") {
+        let mut wanted: HashMap<_, u32, u8> = HashMap::try_from(map)?;
+        for pid in &filtered.pids {
+            wanted.insert(pid, 1, 0).context("too many processes to filter by")?;
         }
+    }
+
+    let mut hooks = Vec::new();
+    let of_probes = plans.iter().flat_map(|(probe, plan)| {
+        plan.hooks.iter().map(|hook| (probe.name(), hook.clone()))
+    });
+    let of_lifecycle = lifecycle::hooks().into_iter().map(|hook| (lifecycle::NAME, hook));
+    for (probe, hook) in of_lifecycle.chain(of_probes) {
+        let failure = match attach_hook(&mut programs, &hook) {
+            Ok(()) => None,
+            Err(error) if hook.required => {
+                return Err(error.context(format!("{} cannot be hooked", hook.name)));
+            }
+            Err(error) => Some(format!("{error:#}")),
+        };
+        hooks.push(Attached { probe, hook, failure });
     }
 
     let mut take = |name: &str| {
@@ -91,8 +126,10 @@ pub fn load(planned: &[Planned], facts: &Facts, rings: RingSizes) -> Result<Load
     };
     Ok(Loaded {
         rare: RingBuf::try_from(take("RARE")?)?,
+        lifecycle: RingBuf::try_from(take("LIFECYCLE")?)?,
         bulk: RingBuf::try_from(take("BULK")?)?,
         drops: PerCpuArray::try_from(take("DROPS")?)?,
+        places: Places::new(HashMap::try_from(take("PLACES")?)?),
         hooks,
         programs,
     })

@@ -4,21 +4,29 @@
 //! reader that stalls does not stop the drain. The channel between them is bounded, and what does
 //! not fit is counted.
 
-use std::{collections::BTreeMap, os::fd::AsRawFd, path::PathBuf, time::Instant};
+mod whose;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::AsRawFd,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use ctrace_common::{Kind, event::cgroup::CgroupPath};
+use ctrace_common::Kind;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
+    time::Instant,
 };
 use zerocopy::FromBytes;
 
 use crate::{
     attribute::{Attributor, CgroupFs},
     collect::{self, Losses},
-    event::{Cgroup, CgroupKey, Event, Lost, Payload, Subject},
+    event::{Event, Lost, Payload},
     filter::Filter,
     kernel::{CgroupLayout, clock},
     loader::Loaded,
@@ -26,9 +34,19 @@ use crate::{
     plan::Limits,
     probes::Decoder,
 };
+use whose::Whose;
 
 /// Events that wait for the writer.
 const CHANNEL: usize = 4096;
+/// How long an event waits for its container's name, which is written about when the container
+/// starts.
+const NAME_WAIT: Duration = Duration::from_millis(250);
+/// Events that wait for a name; more go without.
+const MAX_HELD: usize = 4096;
+/// How often what is gone is forgotten, and lost records are made up for.
+const CARE: Duration = Duration::from_secs(1);
+/// How far the records of a ring that is never empty may be out of order, nanoseconds.
+const DISORDER_NS: u64 = 1_000_000_000;
 
 /// What the pipeline is made of.
 pub struct Stages {
@@ -60,17 +78,25 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary> {
     let Stages { loaded, decoders, attributor, filter, output } = stages;
-    let Loaded { rare, bulk, drops, hooks: _, programs } = loaded;
+    let Loaded { rare, lifecycle, bulk, drops, places, hooks: _, programs } = loaded;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let writer = output.spawn(receiver, limits.count).context("cannot start the writer")?;
     let (mut rare, mut bulk) = (readable(rare)?, readable(bulk)?);
+    let coming_and_going = readable(lifecycle.as_raw_fd())?;
     let metadata = readable(attributor.as_raw_fd())?;
+    let mut whose = Whose::new(lifecycle, attributor, places, &filter);
+    // The hooks are in place: what the walk does not see, the ring tells.
+    whose.walk();
     let mut router = Router {
         decoders,
-        attributor,
+        whose,
         filter,
         sender: sender.clone(),
         losses: Losses::new(drops),
+        held: VecDeque::new(),
+        is_tree_lossy: false,
+        rare_ns: 0,
+        bulk_ns: 0,
         unsent: 0,
         summary: Summary::default(),
     };
@@ -83,23 +109,41 @@ pub async fn run(
         }
     };
     tokio::pin!(deadline);
+    let mut care = tokio::time::interval(CARE);
+    care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let held_until = router.held_until();
         tokio::select! {
             ready = rare.readable_mut() => {
                 let mut ready = ready?;
-                if router.drain(ready.get_inner_mut()) {
+                let (drained, is_empty) = router.drain(ready.get_inner_mut());
+                router.rare_ns = drained;
+                if is_empty {
                     ready.clear_ready();
                 }
             }
             ready = bulk.readable_mut() => {
                 let mut ready = ready?;
-                if router.drain(ready.get_inner_mut()) {
+                let (drained, is_empty) = router.drain(ready.get_inner_mut());
+                router.bulk_ns = drained;
+                if is_empty {
                     ready.clear_ready();
                 }
             }
-            ready = metadata.readable() => {
-                router.attributor.on_readable();
+            ready = coming_and_going.readable() => {
                 ready?.clear_ready();
+                router.whose.catch_up();
+            }
+            ready = metadata.readable() => {
+                ready?.clear_ready();
+                router.whose.catch_up();
+                router.release(false);
+            }
+            () = at(held_until) => router.release(false),
+            _ = care.tick() => {
+                router.rare_ns = router.drain_all(rare.get_mut());
+                router.bulk_ns = router.drain_all(bulk.get_mut());
+                router.care();
             }
             () = sender.closed() => break,
             () = &mut deadline => break,
@@ -107,11 +151,13 @@ pub async fn run(
         }
     }
     // What happened before the end belongs to it.
-    while !router.drain(rare.get_mut()) {}
-    while !router.drain(bulk.get_mut()) {}
+    router.drain_all(rare.get_mut());
+    router.drain_all(bulk.get_mut());
+    router.release(true);
     drop((rare, bulk, programs));
     router.flush_unsent();
     let mut summary = std::mem::take(&mut router.summary);
+    summary.undecoded += router.whose.undecoded;
     // The writer ends when no sender is left.
     drop((router, sender));
     let Written { events } = writer.join()?;
@@ -128,59 +174,119 @@ fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
         .context("cannot wait for events")
 }
 
+/// Waits until then; for ever where there is nothing to wait for.
+async fn at(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An event that waits for its container's name.
+struct Held {
+    event: Event,
+    until: Instant,
+}
+
 /// All between the rings and the writer.
 struct Router {
     decoders: Vec<Box<dyn Decoder>>,
-    attributor: Attributor,
+    whose: Whose,
     filter: Filter,
     sender: mpsc::Sender<Event>,
     losses: Losses,
+    /// In the order of their deadlines.
+    held: VecDeque<Held>,
+    /// Records of cgroups that came or went were lost.
+    is_tree_lossy: bool,
+    /// All records of the ring before this time, nanoseconds since boot, are taken out.
+    rare_ns: u64,
+    bulk_ns: u64,
     /// Events that the channel had no room for, not yet reported.
     unsent: u64,
     summary: Summary,
 }
 
 impl Router {
-    /// Takes a batch out of a ring; returns whether the ring is empty.
-    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> bool {
-        let empty = collect::drain(ring, |kind, record| self.record(kind, record));
+    /// Takes a batch out of a ring; returns the time that the ring is drained to, and whether it is
+    /// empty.
+    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> (u64, bool) {
+        let begun = clock::boot_now();
+        let mut last = 0;
+        let is_empty = collect::drain(ring, |kind, record| {
+            last = boot_ns(record);
+            self.record(kind, record);
+        });
         for lost in self.losses.take() {
+            self.is_tree_lossy |= lost.ring == ctrace_common::Ring::Lifecycle.name();
             self.lost(lost);
         }
-        empty
+        (if is_empty { begun } else { last.saturating_sub(DISORDER_NS) }, is_empty)
+    }
+
+    /// Takes all out of a ring that was in it at the beginning; returns the time that it is drained
+    /// to.
+    fn drain_all(&mut self, ring: &mut RingBuf<MapData>) -> u64 {
+        let begun = clock::boot_now();
+        loop {
+            let (drained, is_empty) = self.drain(ring);
+            if is_empty || drained >= begun {
+                return drained;
+            }
+        }
     }
 
     fn record(&mut self, kind: Kind, record: &[u8]) {
         if kind == Kind::CgroupPath {
-            if learn(&mut self.attributor, record).is_none() {
-                self.summary.undecoded += 1;
-            }
-            return;
+            return self.whose.learn(record);
         }
-        let Some(decoder) = self.decoders.iter_mut().find(|d| d.kinds().contains(&kind)) else {
+        let decoder = self.decoders.iter_mut().find(|d| d.kinds().contains(&kind));
+        let decoded = decoder.map(|decoder| (decoder.decode(record), decoder));
+        let Some((Ok((mut subject, mut payload)), decoder)) = decoded else {
             self.summary.undecoded += 1;
             return;
         };
-        let Ok((mut subject, mut payload)) = decoder.decode(record) else {
-            self.summary.undecoded += 1;
-            return;
-        };
-        // A container's metadata may have been written a moment before its first event.
-        self.attributor.on_readable();
-        attribute(&mut self.attributor, &mut subject);
-        let detail = payload.detail_mut();
-        for subject in detail.subjects_mut() {
-            attribute(&mut self.attributor, subject);
-        }
-        for cgroup in detail.cgroups_mut() {
-            name(&mut self.attributor, cgroup);
-        }
+        let now = boot_ns(record);
+        self.whose.attribute(&mut subject, payload.detail_mut(), now);
         decoder.complete(&subject, &mut payload);
-        let time_ns = clock::wall_of_boot(boot_ns(record));
-        let event = Event { time_ns, subject: Some(subject), payload };
-        if self.filter.wants(&event) {
+        let is_partial = subject.attribution.is_partial;
+        let event =
+            Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
+        if is_partial && self.held.len() < MAX_HELD {
+            self.held.push_back(Held { event, until: Instant::now() + NAME_WAIT });
+        } else if self.filter.wants(&event) {
             self.send(event);
         }
+    }
+
+    /// When the first event has waited long enough.
+    fn held_until(&self) -> Option<Instant> {
+        self.held.front().map(|held| held.until)
+    }
+
+    /// Sends the events that have waited long enough, or whose container has a name by now; all
+    /// where it is the end.
+    fn release(&mut self, is_end: bool) {
+        let (now, boot_now) = (Instant::now(), clock::boot_now());
+        for mut held in std::mem::take(&mut self.held) {
+            let Event { subject, payload, .. } = &mut held.event;
+            let Some(subject) = subject else { continue };
+            self.whose.attribute(subject, payload.detail_mut(), boot_now);
+            if subject.attribution.is_partial && held.until > now && !is_end {
+                self.held.push_back(held);
+            } else if self.filter.wants(&held.event) {
+                self.send(held.event);
+            }
+        }
+    }
+
+    /// Makes up for lost records, and forgets what is gone.
+    fn care(&mut self) {
+        self.whose.catch_up();
+        if std::mem::take(&mut self.is_tree_lossy) {
+            self.whose.walk();
+        }
+        self.whose.forget(self.whose.drained_ns.min(self.rare_ns).min(self.bulk_ns));
     }
 
     fn lost(&mut self, lost: Lost) {
@@ -216,35 +322,6 @@ fn about_ctrace(lost: Lost) -> Event {
 /// When the record was made, nanoseconds since boot.
 fn boot_ns(record: &[u8]) -> u64 {
     ctrace_common::Header::read_from_prefix(record).map_or(0, |(header, _)| header.time_ns)
-}
-
-/// Teaches the attributor the path that a record holds; nothing where the record is cut short.
-fn learn(attributor: &mut Attributor, record: &[u8]) -> Option<()> {
-    let (path, names) = CgroupPath::read_from_prefix(record).ok()?;
-    let ids = path.ids.get(..path.depth as usize)?;
-    let names = names.split(|byte| *byte == 0);
-    attributor.learn(path.hierarchy, ids, names, path.truncated != 0);
-    Some(())
-}
-
-/// Fills in container, unit and path of a subject.
-fn attribute(attributor: &mut Attributor, subject: &mut Subject) {
-    let keys: Vec<CgroupKey> = subject.cgroups().collect();
-    let attribution = attributor.resolve(&keys, Instant::now());
-    subject.container = attribution.container;
-    subject.outer = attribution.outer;
-    subject.unit = attribution.unit;
-    subject.via = attribution.via;
-    match &mut subject.cgroup {
-        Some(cgroup) => name(attributor, cgroup),
-        None => {
-            subject.cgroup = attribution.path.map(|(key, path)| Cgroup { key, path: Some(path) });
-        }
-    }
-}
-
-fn name(attributor: &mut Attributor, cgroup: &mut Cgroup) {
-    cgroup.path = attributor.path(cgroup.key);
 }
 
 /// The attributor asks the host's hierarchies for what no record told it.

@@ -29,16 +29,18 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSizes {
     pub rare: u32,
+    pub lifecycle: u32,
     pub bulk: u32,
 }
 
-/// The probes of a comma-separated list; all where there is none.
+/// The probes of a comma-separated list; where there is none, those that are
+/// [meant to run all day](Probe::by_default).
 ///
 /// # Errors
 /// A message that names what is unknown and what there is.
 pub fn parse_probes(names: &[String]) -> Result<Vec<&'static dyn Probe>, String> {
     if names.is_empty() {
-        return Ok(PROBES.to_vec());
+        return Ok(PROBES.iter().copied().filter(|probe| probe.by_default()).collect());
     }
     let mut chosen: Vec<&'static dyn Probe> = Vec::new();
     for name in names {
@@ -51,6 +53,20 @@ pub fn parse_probes(names: &[String]) -> Result<Vec<&'static dyn Probe>, String>
         }
     }
     Ok(chosen)
+}
+
+/// A cgroup's path from the root of its hierarchy.
+///
+/// # Errors
+/// A message that says what is expected.
+pub fn parse_cgroup(text: &str) -> Result<String, String> {
+    if text.starts_with("/sys/fs/cgroup") {
+        return Err("write the path from the root of the hierarchy, as /proc/PID/cgroup does".into());
+    }
+    let is_plain = text.starts_with('/') && !text.split('/').any(|name| name == "..");
+    is_plain.then(|| text.to_owned()).ok_or_else(|| {
+        format!("'{text}' is no path of a cgroup: write it as /proc/PID/cgroup does, from the root")
+    })
 }
 
 /// A duration as people write it: `10s`, `500ms`, `2m`, `1h`, or seconds without a unit.
@@ -136,7 +152,8 @@ mod tests {
         let Err(message) = parse_probes(&["oom".into(), "nope".into()]) else { panic!() };
         assert!(message.contains("'nope'") && message.contains("oom"), "{message}");
         assert_eq!(parse_probes(&["oom".into(), "oom".into()]).map(|p| p.len()), Ok(1));
-        assert_eq!(parse_probes(&[]).map(|p| p.len()), Ok(PROBES.len()));
+        let names = |probes: Vec<&dyn Probe>| probes.iter().map(|p| p.name()).collect::<Vec<_>>();
+        assert_eq!(parse_probes(&[]).map(names), Ok(vec!["oom"]));
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! `bench`: measurements of the release binary, each in a file of its own.
 
+mod attribution;
 mod startup;
 mod table;
 
@@ -25,12 +26,15 @@ pub struct Args {
 enum Bench {
     /// Time to the `attached:` line and memory after it.
     Startup,
+    /// Time and memory of saying whose an event is.
+    Attribution,
 }
 
 impl Bench {
     fn measure(self, binary: &Path, runs: u32) -> Result<Vec<Row>> {
         match self {
             Self::Startup => startup::measure(binary, runs),
+            Self::Attribution => attribution::measure(runs),
         }
     }
 }

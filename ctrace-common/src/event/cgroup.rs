@@ -1,7 +1,7 @@
-//! The path of a cgroup, as the kernel had it when an event named the cgroup.
+//! Cgroups that come and go, and the path of one, as the kernel had it when an event named it.
 //!
-//! It goes to the ring before the event that names the cgroup, so that an event of a cgroup that is
-//! gone a moment later still has its path.
+//! The path goes to the ring before the event that names the cgroup, so that an event of a cgroup
+//! that is gone a moment later still has its path, also where the record of its making was lost.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -36,4 +36,28 @@ pub struct CgroupPath {
 pub struct CgroupPathBuffer {
     pub path: CgroupPath,
     pub names: [u8; MAX_NAMES + MAX_NAME],
+}
+
+/// A cgroup was made, removed, freed or renamed: the record's kind says which. Its name follows,
+/// with its NUL.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CgroupChange {
+    pub header: Header,
+    /// kernfs id.
+    pub id: u64,
+    /// kernfs id of the cgroup above it; 0 where it is not known any more.
+    pub parent: u64,
+    /// `cgroup_root.hierarchy_id`: 0 is v2.
+    pub hierarchy: u32,
+    /// Levels below the root.
+    pub level: u32,
+}
+
+/// The record with room for the longest name: what the eBPF program fills.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CgroupChangeBuffer {
+    pub change: CgroupChange,
+    pub name: [u8; MAX_NAME],
 }

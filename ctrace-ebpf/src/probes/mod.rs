@@ -1,3 +1,5 @@
 //! One file per probe family.
 
+mod lifecycle;
 mod oom;
+mod process;

@@ -10,13 +10,13 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated},
+    helpers::{bpf_get_current_pid_tgid, generated},
     macros::{fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
     maps::{Array, PerCpuArray},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use ctrace_common::{
-    Header, Kind,
+    Kind,
     event::{
         cgroup::MAX_DEPTH,
         oom::{MEMORY_EVENTS, MemcgLevel, OomKill, STACK_DEPTH},
@@ -159,13 +159,7 @@ fn victim_of_pid(trigger: Task, tid: u32) -> Task {
 #[inline(always)]
 fn report(ctx: &RawTracePointContext, trigger: Task, victim: Task, tid: u32, record: &mut OomKill) {
     clear(record);
-    record.header = Header {
-        // SAFETY: the helper reads the clock.
-        time_ns: unsafe { bpf_ktime_get_boot_ns() },
-        kind: Kind::OomKill as u16,
-        flags: 0,
-        size: size_of::<OomKill>() as u32,
-    };
+    record.header = emit::header(Kind::OomKill, size_of::<OomKill>());
     let trigger_cgroups = trigger.cgroups();
     trigger_cgroups.emit_paths();
     trigger.identify(&mut record.trigger);
@@ -195,7 +189,7 @@ fn report(ctx: &RawTracePointContext, trigger: Task, victim: Task, tid: u32, rec
     let bytes = unsafe {
         core::slice::from_raw_parts((&raw const *record).cast::<u8>(), size_of::<OomKill>())
     };
-    emit::rare(Kind::OomKill, bytes);
+    emit::send(Kind::OomKill, bytes);
 }
 
 /// Zeroes the record: what is not read must not be what an earlier event left.

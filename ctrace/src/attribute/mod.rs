@@ -1,23 +1,33 @@
-//! From a cgroup to its container.
+//! From what an event tells to its container.
 //!
-//! An event names cgroups by hierarchy and kernfs id. The path of each is known from the record that
-//! the kernel side sends before the event, or from the file system while the cgroup lives. The path
-//! is searched for containers ([`cgroup`]), and what the runtimes keep on disk about them
-//! ([`runtime`]) is read ahead of the events (`watch`, `staged`), because it is gone soon after a
-//! container is.
+//! An event names cgroups by hierarchy and kernfs id, and a mount namespace. The tree of cgroups is
+//! known from the kernel's own records of what comes and goes, from a walk at start-up, and from the
+//! file system while a cgroup lives ([`nodes`]). The path of each is searched for containers
+//! ([`cgroup`]), and what the runtimes keep on disk about them ([`runtime`]) is read ahead of the
+//! events ([`catalog`]), because it is gone soon after a container is. Where no cgroup names a
+//! container, the mount namespace may ([`namespaces`]), or its mounts ([`mountinfo`]), or a process
+//! that this one descends from.
 //!
 //! Invariants:
 //! - What is not known is said as not known, in [`Attribution::via`]; nothing is guessed.
 //! - A container whose id is free text is only claimed by the identity of its cgroup: the kernfs id
 //!   that was seen on disk where its runtime's state says its cgroup is, while it ran.
 //! - Nothing here fails an event: an unreadable file is an unknown container.
+//! - [`Attributor::recall`] touches neither disk nor heap. [`Attributor::resolve`] may read files, at
+//!   most a few times for each new cgroup or namespace, never a walk.
 
+mod answer;
 mod bounded;
+mod catalog;
 pub mod cgroup;
+mod identity;
+mod mountinfo;
+mod namespaces;
 mod nodes;
 mod resolve;
 pub mod runtime;
 mod staged;
+mod walk;
 mod watch;
 
 use std::io;
@@ -25,32 +35,23 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
+pub use identity::{Identity, Kinship, ProcessKey};
 pub use runtime::roots::Roots;
 
-use crate::event::{CgroupKey, Container, Via, matches};
+use crate::event::{Attribution, CgroupKey, Phase, Via, matches};
+use bounded::Bounded;
+use catalog::Catalog;
+use namespaces::{Claim, Namespaces};
 use nodes::Nodes;
 use resolve::Resolution;
-use runtime::{Backend, Lookup, Metadata};
-use staged::Staged;
-use watch::{Watcher, Written};
 
-/// Who an event belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attribution {
-    /// The cgroup that the answer is from, and its path; where that path is not known, another of the
-    /// cgroups whose path is.
-    pub path: Option<(CgroupKey, Arc<str>)>,
-    /// The innermost container.
-    pub container: Option<Arc<Container>>,
-    /// The containers around it, outermost first.
-    pub outer: Vec<Arc<Container>>,
-    /// How the container is known, or that there is none.
-    pub via: Via,
-    /// The host's systemd unit that the cgroup is in, where it is no container's.
-    pub unit: Option<String>,
-}
+/// Identities whose answers are kept; then all are forgotten, and found again as they come.
+const MAX_RECALLED: usize = 32 << 10;
+/// Processes outside containers' cgroups that are remembered for their children.
+const MAX_PROCESSES: usize = 8 << 10;
 
 /// The cgroup file systems of this host.
 pub trait CgroupFs {
@@ -80,62 +81,100 @@ pub trait CgroupFs {
     }
 }
 
-/// A store's backend, and how good its answers are: 0 is the best.
-type Rank = usize;
+/// An answer that was given.
+struct Recalled {
+    attribution: Arc<Attribution>,
+    /// [`Attributor::epoch`] that it was made in.
+    epoch: u64,
+    /// When to look again, nanoseconds since boot.
+    until: u64,
+}
 
-/// Knows which container a cgroup is. Synchronous and for one thread.
+/// Knows which container a cgroup is. Synchronous and for one thread. Times are nanoseconds since
+/// boot.
 pub struct Attributor {
     cgroups: Box<dyn CgroupFs>,
-    backends: Vec<Box<dyn Backend>>,
-    /// Backend and number of each store that is watched.
-    stores: Vec<(Rank, usize)>,
+    catalog: Catalog,
     nodes: Nodes,
-    staged: Staged,
-    watcher: Watcher,
-    unreadable: u64,
+    namespaces: Namespaces,
+    /// Processes whose cgroups do not tell, for their children.
+    processes: Bounded<ProcessKey, Arc<Attribution>>,
+    recalled: FxHashMap<Identity, Recalled>,
+    /// Inode of the host's mount namespace.
+    host_mnt_ns: u32,
 }
 
 impl Attributor {
     /// Watches the directories of this host's runtimes and reads all metadata that is there.
-    pub fn new(cgroups: impl CgroupFs + 'static) -> Self {
-        Self::with_roots(cgroups, &Roots::discover())
+    /// `host_mnt_ns`: inode of the host's mount namespace.
+    pub fn new(cgroups: impl CgroupFs + 'static, host_mnt_ns: u32) -> Self {
+        Self::with_roots(cgroups, host_mnt_ns, &Roots::discover())
     }
 
     /// As [`Attributor::new`], with the runtimes' directories given.
-    pub fn with_roots(cgroups: impl CgroupFs + 'static, roots: &Roots) -> Self {
-        let cgroups = Box::new(cgroups);
-        let backends = runtime::backends(roots);
-        let mut stores = Vec::new();
-        for (rank, backend) in backends.iter().enumerate() {
-            stores.extend((0..backend.stores().len()).map(|store| (rank, store)));
+    pub fn with_roots(cgroups: impl CgroupFs + 'static, host_mnt_ns: u32, roots: &Roots) -> Self {
+        let catalog = Catalog::new(roots, &cgroups);
+        Self {
+            cgroups: Box::new(cgroups),
+            catalog,
+            nodes: Nodes::default(),
+            namespaces: Namespaces::new(),
+            processes: Bounded::new(MAX_PROCESSES, usize::MAX),
+            recalled: FxHashMap::default(),
+            host_mnt_ns,
         }
-        let watched = stores.iter().map(|&(rank, store)| backends[rank].stores()[store].clone());
-        let (watcher, written) = Watcher::new(watched.collect());
-        let (nodes, staged) = (Nodes::new(), Staged::new());
-        let mut this = Self { cgroups, backends, stores, nodes, staged, watcher, unreadable: 0 };
-        this.read(written);
-        this
     }
 
     /// Reads the metadata that was written since, until there is no more.
     pub fn on_readable(&mut self) {
-        let written = self.watcher.drain();
-        self.read(written);
+        self.catalog.on_readable(&*self.cgroups);
     }
 
     /// Why some metadata is only read when an event asks for it, if so.
     pub fn watch_refused(&self) -> Option<&io::Error> {
-        self.watcher.refused()
+        self.catalog.watch_refused()
     }
 
     /// Times that inotify's queue was full, and all metadata was read again.
     pub fn watch_overflows(&self) -> u64 {
-        self.watcher.overflows()
+        self.catalog.watch_overflows()
     }
 
     /// Files of metadata that could not be read or parsed.
     pub fn unreadable(&self) -> u64 {
-        self.unreadable
+        self.catalog.unreadable()
+    }
+
+    /// Walks all hierarchies: at start-up, once the hooks are in place, and where records of what
+    /// came and went were lost. `now`: before the walk.
+    pub fn walk(&mut self, now: u64) {
+        let mut seen = FxHashSet::default();
+        let mounts = self.cgroups.mounts();
+        for (hierarchy, mount) in &mounts {
+            walk::walk(*hierarchy, mount, &mut |found| {
+                let walk::Found { key, parent, level, name } = found;
+                self.nodes.upsert(key, parent, Some(level), name);
+                seen.insert(key);
+            });
+        }
+        let hierarchies: Vec<u32> = mounts.iter().map(|mount| mount.0).collect();
+        self.nodes.retain_seen(&seen, &hierarchies, now);
+    }
+
+    /// A cgroup was made or renamed. `level`: below the root.
+    pub fn made(&mut self, key: CgroupKey, parent: u64, level: u32, name: &[u8]) {
+        self.nodes.upsert(key, parent, Some(level), name);
+    }
+
+    /// A cgroup's directory was removed. The record names it as that of its making did.
+    pub fn removed(&mut self, key: CgroupKey, parent: u64, level: u32, name: &[u8]) {
+        self.nodes.upsert(key, parent, Some(level), name);
+        self.nodes.removed(key);
+    }
+
+    /// The kernel has freed a cgroup.
+    pub fn released(&mut self, key: CgroupKey, time_ns: u64) {
+        self.nodes.released(key, time_ns);
     }
 
     /// Takes in a cgroup's path from the kernel side: the cgroup's own level first, with the ids of
@@ -151,152 +190,227 @@ impl Attributor {
         self.nodes.learn(hierarchy, ids_leaf_first, names, truncated);
     }
 
-    /// The path of a cgroup, where it is known from its root.
-    pub fn path(&mut self, key: CgroupKey) -> Option<Arc<str>> {
-        let node = self.nodes.look_up(key, &*self.cgroups)?;
-        node.complete.then(|| node.path.clone())
+    /// All that happened before `drained_ns` has been taken out of the rings: what has been gone for
+    /// long may be forgotten.
+    pub fn forget(&mut self, drained_ns: u64) {
+        self.nodes.bury(drained_ns);
     }
 
-    /// Says whose `cgroups` are: those of one task or object, in order of preference.
+    /// The path of a cgroup, where it is known from its root.
+    pub fn path(&mut self, key: CgroupKey) -> Option<Arc<str>> {
+        let path = self.nodes.path(key, &*self.cgroups)?;
+        path.is_complete.then(|| path.text.clone())
+    }
+
+    /// The answer of [`Attributor::resolve`], where it was given before and is still true.
+    pub fn recall(&self, who: &Identity, now: u64) -> Option<Arc<Attribution>> {
+        let recalled = self.recalled.get(who)?;
+        let is_true = recalled.epoch == self.epoch() && now < recalled.until;
+        is_true.then(|| recalled.attribution.clone())
+    }
+
+    /// Says whose `who` is. All of the lifecycle ring and of the metadata should have been taken in.
     ///
-    /// A container beats a unit. Of two containers the inner one wins where the other is around it,
-    /// else that of the first cgroup. `now` bounds how often the disk is asked for what it did not
-    /// have.
-    pub fn resolve(&mut self, cgroups: &[CgroupKey], now: Instant) -> Attribution {
-        let mut answers = cgroups.iter().map(|key| self.resolve_one(*key, now));
-        let Some(first) = answers.next() else { return unknown() };
-        answers.fold(first, better)
+    /// Cgroups come first, in order of preference, then the mount namespace, then the processes that
+    /// this one descends from.
+    pub fn resolve(&mut self, who: &Identity, kin: Kinship, now: u64) -> Arc<Attribution> {
+        let (mut answer, mut until) = self.of_cgroups(who, now);
+        let is_host = who.mnt_ns.inode.is_none_or(|inode| inode == self.host_mnt_ns);
+        let is_in_host = is_host && who.mnt_ns.inode.is_some();
+        if answer.container.is_some() {
+            self.place(&mut answer, who, is_in_host, now);
+        } else if who.is_kernel_thread {
+            answer.via = Via::Kernel;
+        } else if !is_host && answer.via != Via::RuntimeHelper {
+            if let Some(found) = self.of_namespace(who, kin, now) {
+                answer = Attribution { path: answer.path, ..found };
+            } else if let Some(found) = self.of_kin(kin) {
+                answer = Attribution { path: answer.path, via: Via::Lineage, ..found };
+            }
+            let retry = who.mnt_ns.id.and_then(|id| self.namespaces.retry_at(id));
+            until = until.min(retry.unwrap_or(u64::MAX));
+        }
+        let attribution = Arc::new(answer);
+        if matches!(attribution.via, Via::Mountinfo | Via::Lineage) {
+            // The process itself counts, and its children will ask for it.
+            if let Some(process) = kin.process {
+                self.processes.insert(process, attribution.clone(), 1);
+            }
+            return attribution;
+        }
+        if self.recalled.len() >= MAX_RECALLED {
+            self.recalled.clear();
+        }
+        let recalled = Recalled { attribution: attribution.clone(), epoch: self.epoch(), until };
+        self.recalled.insert(*who, recalled);
+        attribution
     }
 
     /// Whether there is a container that `selector` [means](crate::event::matches()).
     pub fn known(&self, selector: &str) -> bool {
-        self.staged.containers().any(|container| matches(container, selector))
+        self.catalog.staged.containers().any(|container| matches(container, selector))
     }
 
-    fn resolve_one(&mut self, key: CgroupKey, now: Instant) -> Attribution {
-        let Some(node) = self.nodes.look_up(key, &*self.cgroups).map(|node| node.clone()) else {
-            return unknown();
+    /// What a cgroup says, by itself.
+    pub fn of_place(&mut self, key: CgroupKey, now: u64) -> Attribution {
+        self.of_cgroup(key, now).0
+    }
+
+    /// What a mount namespace says, by itself; absent where nothing is known of it.
+    pub fn of_mnt_ns(&mut self, id: u64, now: u64) -> Option<Attribution> {
+        self.claimed(Some(id), now).map(|(answer, _)| answer)
+    }
+
+    /// Grows when an answer that was given may be another now.
+    pub fn epoch(&self) -> u64 {
+        self.nodes.epoch() + self.catalog.staged.generation() + self.namespaces.epoch()
+    }
+
+    /// What the cgroups say, and until when.
+    fn of_cgroups(&mut self, who: &Identity, now: u64) -> (Attribution, u64) {
+        let mut until = u64::MAX;
+        let mut best: Option<Attribution> = None;
+        for key in who.cgroups() {
+            let (answer, retry) = self.of_cgroup(key, now);
+            until = until.min(retry);
+            best = Some(match best {
+                None => answer,
+                Some(first) => {
+                    let is_torn = first.container.is_some() && answer.container.is_some();
+                    let claimed = if is_torn { self.claimed(who.mnt_ns.id, now) } else { None };
+                    let claimed = claimed.and_then(|(claimed, _)| claimed.container);
+                    let id = claimed.as_ref().map(|container| container.id.as_str());
+                    answer::better(first, answer, id)
+                }
+            });
+        }
+        (best.unwrap_or_default(), until)
+    }
+
+    /// What one cgroup says, and until when.
+    fn of_cgroup(&mut self, key: CgroupKey, now: u64) -> (Attribution, u64) {
+        let Some(path) = self.nodes.path(key, &*self.cgroups) else {
+            return (Attribution::default(), u64::MAX);
         };
-        let old = node.resolution.clone();
+        let old = self.nodes.resolution(key);
         let is_due = old.as_ref().is_none_or(|old| old.is_due(now));
-        let is_fresh = |old: &Arc<Resolution>| old.generation == self.staged.generation();
+        let is_fresh = |old: &Arc<Resolution>| old.generation == self.catalog.staged.generation();
         let resolution = match old.clone().filter(is_fresh) {
             Some(old) if !is_due => old,
             _ => {
+                let staged = &mut self.catalog.staged;
                 if is_due {
-                    for id in resolve::missing(&node, key, &mut self.staged) {
-                        self.look_up(&id);
+                    for id in resolve::missing(&path, key, staged) {
+                        self.catalog.look_up(&id, &*self.cgroups);
                     }
                 }
                 let retry = old.as_ref().and_then(|old| old.retry);
+                let staged = &mut self.catalog.staged;
                 let mut new =
-                    resolve::resolve(&node, key, &mut self.staged, now, retry.map(|retry| retry.1));
+                    resolve::resolve(&path, key, staged, now, retry.map(|retry| retry.1));
                 if !is_due && new.retry.is_some() {
                     new.retry = retry;
                 }
                 let new = Arc::new(new.keep(old.as_deref()));
-                if let Some(node) = self.nodes.get(key) {
-                    node.resolution = Some(new.clone());
-                }
+                self.nodes.set_resolution(key, new.clone());
                 new
             }
         };
-        attribution(key, &node, &resolution)
+        let until = resolution.retry.map_or(u64::MAX, |retry| retry.0);
+        (answer::of_cgroup(key, &path, &resolution), until)
     }
 
-    /// Asks all backends for `id`.
-    fn look_up(&mut self, id: &str) {
-        let answers: Vec<(Rank, Lookup)> = self
-            .backends
-            .iter()
-            .map(|backend| runtime::lookup(&**backend, id))
-            .enumerate()
-            .collect();
-        for (rank, answer) in answers {
-            self.take(rank, answer);
+    /// Compares the cgroups' answer with the mount namespace.
+    fn place(&mut self, answer: &mut Attribution, who: &Identity, is_in_host: bool, now: u64) {
+        let Some(id) = answer.container.as_ref().map(|container| container.id.clone()) else {
+            return;
+        };
+        if is_in_host {
+            answer.phase = Some(Phase::RuntimeInit);
+            return;
+        }
+        let Some((claimed, _)) = self.claimed(who.mnt_ns.id, now) else {
+            self.claim(answer, who);
+            return;
+        };
+        if answer::is_inside(&claimed, &id) {
+            let path = answer.path.take();
+            let phase = Some(Phase::Joining);
+            *answer = Attribution { path, via: Via::Namespace, phase, ..claimed };
+        } else if claimed.container.is_some_and(|claimed| answer::is_inside(answer, &claimed.id)) {
+            answer.phase = Some(Phase::RuntimeInit);
         }
     }
 
-    fn read(&mut self, written: Vec<Written>) {
-        for Written { store, path } in written {
-            let (rank, store) = self.stores[store];
-            let backend = &*self.backends[rank];
-            let answer = runtime::read(backend, &backend.stores()[store], &path);
-            self.take(rank, answer);
+    /// The mount namespace is the container's, where the process surely has been put into it: it is
+    /// the first in a pid namespace, or in one at all while there is no container around this one.
+    /// Until then a runtime's process in the container's cgroup is still where the runtime is.
+    fn claim(&mut self, answer: &Attribution, who: &Identity) {
+        let is_inside =
+            who.is_first_in_pid_ns || (who.is_pid_nested && answer.outer.is_empty());
+        let Some(id) = who.mnt_ns.id else { return };
+        match &answer.path {
+            Some((key, _)) if is_inside => self.namespaces.set_claim(id, Claim::Cgroup(*key)),
+            _ => self.namespaces.note_unclaimed(id),
         }
     }
 
-    fn take(&mut self, rank: Rank, answer: Lookup) {
-        match answer {
-            Lookup::Found(found) => {
-                for metadata in found {
-                    self.stage(rank, metadata);
-                }
+    /// Whose the mount namespace is known to be, and how.
+    fn claimed(&mut self, id: Option<u64>, now: u64) -> Option<(Attribution, Via)> {
+        let (answer, via) = match self.namespaces.claim(id?)? {
+            Claim::Cgroup(key) => (self.of_cgroup(key, now).0, Via::Namespace),
+            Claim::Id(id) => {
+                let container = self.catalog.staged.by_id(&id);
+                (Attribution { container, ..Attribution::default() }, Via::Mountinfo)
             }
-            Lookup::Unknown => {}
-            Lookup::Unreadable(_) => self.unreadable += 1,
+        };
+        answer.container.is_some().then_some((answer, via))
+    }
+
+    /// What the mount namespace says of a process that no cgroup names a container for.
+    fn of_namespace(&mut self, who: &Identity, kin: Kinship, now: u64) -> Option<Attribution> {
+        let id = who.mnt_ns.id?;
+        if let (None, Some(process)) = (self.namespaces.claim(id), kin.process)
+            && self.namespaces.is_due(id, now)
+        {
+            self.read_mounts(id, who, process);
+        }
+        let Some((answer, via)) = self.claimed(Some(id), now) else {
+            self.namespaces.note_unclaimed(id);
+            return None;
+        };
+        // A container that was told to have no cgroup of its own is joined as soon as its namespace.
+        let id = &answer.container.as_ref()?.id;
+        let has_cgroup = via == Via::Namespace || self.nodes.any_named(id);
+        let phase = has_cgroup.then_some(Phase::Joining);
+        Some(Attribution { via, phase, unit: None, ..answer })
+    }
+
+    fn read_mounts(&mut self, namespace: u64, who: &Identity, process: ProcessKey) {
+        let mounts = who.mnt_ns.inode.and_then(|inode| mountinfo::read(process, inode));
+        let Some(id) = mounts.as_deref().and_then(mountinfo::container_id) else { return };
+        if self.catalog.staged.by_id(id).is_none() {
+            self.catalog.look_up(id, &*self.cgroups);
+        }
+        // Anybody with a mount namespace of his own can mount what looks like a container's files:
+        // only a container that its runtime knows counts.
+        if self.catalog.staged.by_id(id).is_some() {
+            self.namespaces.set_claim(namespace, Claim::Id(id.to_owned()));
         }
     }
 
-    fn stage(&mut self, rank: Rank, metadata: Metadata) {
-        self.staged.stage(rank, metadata, &*self.cgroups);
+    /// What is known of the process, or else of its parent.
+    fn of_kin(&mut self, kin: Kinship) -> Option<Attribution> {
+        let Kinship { process, parent } = kin;
+        let known = [process, parent].into_iter().flatten();
+        known.into_iter().find_map(|key| Some((**self.processes.get(&key)?).clone()))
     }
 }
 
 /// Becomes readable when a runtime writes metadata: then call [`Attributor::on_readable`].
 impl AsRawFd for Attributor {
     fn as_raw_fd(&self) -> RawFd {
-        self.watcher.as_raw_fd()
-    }
-}
-
-fn attribution(key: CgroupKey, node: &nodes::Node, resolution: &Resolution) -> Attribution {
-    let unit = node.complete.then(|| cgroup::unit(&node.path)).flatten().map(Into::into);
-    let via = match resolution.chain.last() {
-        Some(known) if known.from_metadata => Via::Cgroup,
-        Some(_) => Via::CgroupPath,
-        None if resolution.is_helper => Via::RuntimeHelper,
-        None if unit.is_some() => Via::Unit,
-        None if node.complete && cgroup::is_plain_host(&node.path) => Via::Host,
-        None => Via::Unknown,
-    };
-    let mut outer: Vec<Arc<Container>> =
-        resolution.chain.iter().map(|known| known.container.clone()).collect();
-    let container = outer.pop();
-    let path = node.complete.then(|| (key, node.path.clone()));
-    let unit = unit.filter(|_| container.is_none());
-    Attribution { path, container, outer, via, unit }
-}
-
-fn unknown() -> Attribution {
-    let (path, container, outer, unit) = (None, None, Vec::new(), None);
-    Attribution { path, container, outer, via: Via::Unknown, unit }
-}
-
-/// The answer to give where `other` is that of a less preferred cgroup.
-fn better(first: Attribution, other: Attribution) -> Attribution {
-    let is_other = match (&first.container, &other.container) {
-        (Some(around), Some(_)) => other.outer.iter().any(|outer| outer.id == around.id),
-        (Some(_), None) => false,
-        (None, Some(_)) => true,
-        (None, None) => precedence(&other) > precedence(&first),
-    };
-    let (answer, rest) = if is_other { (other, first) } else { (first, other) };
-    if answer.path.is_some() {
-        return answer;
-    }
-    Attribution { path: rest.path, unit: answer.unit.or(rest.unit), ..answer }
-}
-
-/// Which answer without a container to give. One unknown cgroup is enough not to know: an older runc
-/// does not join the v2 hierarchy, whose cgroup is then another's, and a host's by its looks.
-fn precedence(answer: &Attribution) -> u8 {
-    match answer.via {
-        Via::RuntimeHelper => 4,
-        Via::Unknown if answer.path.is_some() => 3,
-        Via::Unknown => 2,
-        Via::Unit => 1,
-        Via::Host | Via::Cgroup | Via::CgroupPath => 0,
+        self.catalog.as_raw_fd()
     }
 }
 

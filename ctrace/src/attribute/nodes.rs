@@ -1,46 +1,120 @@
-//! The cgroups that events have named.
+//! The tree of cgroups, as the lifecycle ring, the walk at start-up and the paths in records tell it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::bounded::Bounded;
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::resolve::Resolution;
 use super::{CgroupFs, cgroup};
 use crate::event::CgroupKey;
 
-/// Cgroups that are remembered, with the ancestors of each.
-const MAX_NODES: usize = 16 << 10;
-/// Bytes of paths and ancestors that are remembered.
-const MAX_BYTES: usize = 4 << 20;
+/// Cgroups that are gone and still remembered, for events that are drained late.
+const GRAVEYARD: usize = 8 << 10;
+/// How long a freed cgroup is remembered at least, nanoseconds.
+const REST_NS: u64 = 60_000_000_000;
+/// Longest chain of parents that is followed; a loop cannot come from a kernel.
+const MAX_LEVELS: usize = 256;
+/// Ids that were asked for and not found; more are forgotten.
+const MAX_MISSED: usize = 16 << 10;
 
 /// One cgroup.
-#[derive(Clone)]
-pub struct Node {
-    /// Path below the root of the hierarchy, with a leading slash. Not UTF-8: replaced.
-    pub path: Arc<str>,
-    /// `path` begins at the root; else its outermost levels are missing.
-    pub complete: bool,
-    /// Ids of the levels of `path`, outermost first, the cgroup's own last; 0 where it is not known.
-    pub ids: Arc<[u64]>,
+#[derive(Debug)]
+struct Node {
+    /// kernfs id of the one above; 0: not known.
+    parent: u64,
+    /// Levels below the root of its hierarchy; absent: not known.
+    level: Option<u16>,
+    /// Not UTF-8: replaced.
+    name: Arc<str>,
+    is_gone: bool,
+    /// Worked out when an event asks for it.
+    path: Option<Arc<CgroupPath>>,
     /// What was found out last.
-    pub resolution: Option<Arc<Resolution>>,
+    resolution: Option<Arc<Resolution>>,
 }
 
+/// Where a cgroup is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CgroupPath {
+    /// Below the root of the hierarchy, with a leading slash.
+    pub text: Arc<str>,
+    /// `text` begins at the root; else its outermost levels are missing.
+    pub is_complete: bool,
+    /// Ids of the levels of `text`, outermost first, the cgroup's own last.
+    pub ids: Box<[u64]>,
+}
+
+#[derive(Default)]
 pub struct Nodes {
-    by_key: Bounded<CgroupKey, Node>,
+    by_key: FxHashMap<CgroupKey, Node>,
+    /// A container has the same name in up to thirteen hierarchies.
+    names: FxHashSet<Arc<str>>,
+    /// Freed cgroups and when, oldest first.
+    graveyard: VecDeque<(u64, CgroupKey)>,
+    /// Asked for in vain.
+    missed: FxHashSet<CgroupKey>,
+    /// Grows when what was answered may no longer be true.
+    epoch: u64,
 }
 
 impl Nodes {
-    pub fn new() -> Self {
-        Self { by_key: Bounded::new(MAX_NODES, MAX_BYTES) }
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
-    pub fn get(&mut self, key: CgroupKey) -> Option<&mut Node> {
-        self.by_key.get(&key)
+    pub fn contains(&self, key: CgroupKey) -> bool {
+        self.by_key.contains_key(&key)
     }
 
-    /// Takes in the levels of a path, leaf first, and all the cgroups above it.
-    ///
-    /// `truncated`: there are levels above the last one.
+    /// A cgroup was made, is there, or has a new name. `level` 0 is the hierarchy's root.
+    pub fn upsert(&mut self, key: CgroupKey, parent: u64, level: Option<u32>, name: &[u8]) {
+        let level = level.and_then(|level| u16::try_from(level).ok());
+        if key.id == 0 || name.contains(&b'/') || (name.is_empty() && level != Some(0)) {
+            return;
+        }
+        if self.missed.remove(&key) {
+            self.epoch += 1;
+        }
+        if let Some(node) = self.by_key.get_mut(&key) {
+            let is_same = name == node.name.as_bytes() || level == Some(0);
+            node.level = node.level.or(level);
+            if node.parent == 0 && parent != 0 {
+                node.parent = parent;
+                node.path = None;
+            }
+            if is_same || *node.name == *String::from_utf8_lossy(name) {
+                return;
+            }
+            let name = self.intern(name);
+            if let Some(node) = self.by_key.get_mut(&key) {
+                node.name = name;
+            }
+            self.forget_paths();
+            return;
+        }
+        let name = self.intern(name);
+        let node = Node { parent, level, name, is_gone: false, path: None, resolution: None };
+        self.by_key.insert(key, node);
+    }
+
+    /// Its directory is gone. Processes that are ending may still be in it.
+    pub fn removed(&mut self, key: CgroupKey) {
+        if let Some(node) = self.by_key.get_mut(&key) {
+            node.is_gone = true;
+        }
+    }
+
+    /// The kernel has freed it, at `time_ns` since boot.
+    pub fn released(&mut self, key: CgroupKey, time_ns: u64) {
+        if let Some(node) = self.by_key.get_mut(&key) {
+            node.is_gone = true;
+            self.graveyard.push_back((time_ns, key));
+        }
+    }
+
+    /// Takes in the levels of a path, leaf first, with the ids of all levels. `truncated`: there are
+    /// levels above the last one.
     pub fn learn(
         &mut self,
         hierarchy: u32,
@@ -50,113 +124,158 @@ impl Nodes {
     ) {
         let levels: Vec<(u64, &[u8])> = ids.iter().copied().zip(names).collect();
         let truncated = truncated || levels.len() < ids.len();
-        let Some(&(leaf, _)) = levels.first() else { return };
-        let leaf = CgroupKey { hierarchy, id: leaf };
-        if self.get(leaf).is_some_and(|node| is_known(node, &levels, truncated)) {
-            return;
-        }
         if levels.iter().any(|(_, name)| name.is_empty() || name.contains(&b'/')) {
             return;
         }
-        let mut path = String::new();
-        let mut above = Vec::with_capacity(levels.len());
-        for &(id, name) in levels.iter().rev() {
-            path.push('/');
-            path.push_str(&String::from_utf8_lossy(name));
-            above.push(id);
-            self.upsert(CgroupKey { hierarchy, id }, &path, &above, !truncated);
+        let mut parent = 0;
+        for (index, &(id, name)) in levels.iter().rev().enumerate() {
+            let level = (!truncated).then_some(index as u32 + 1);
+            self.upsert(CgroupKey { hierarchy, id }, parent, level, name);
+            parent = id;
         }
     }
 
-    /// The cgroup; where no record has named it in full, from the file system, while it lives.
-    pub fn look_up(&mut self, key: CgroupKey, cgroups: &dyn CgroupFs) -> Option<&mut Node> {
-        let is_complete = self.get(key).is_some_and(|node| node.complete);
-        let path = if is_complete { None } else { cgroups.path_of_id(key.hierarchy, key.id) };
-        if let Some(path) = path {
-            let depth = cgroup::components(&path).count();
-            let mut ids = vec![0; depth];
-            let mut above = path.as_str();
-            for id in ids.iter_mut().rev() {
-                *id = cgroups.id_of_path(key.hierarchy, above).unwrap_or(0);
-                above = above.rsplit_once('/').map_or("", |(above, _)| above);
-            }
-            if let Some(own) = ids.last_mut() {
-                *own = key.id;
-            }
-            self.upsert(key, &path, &ids, true);
+    /// Where the cgroup is. What no record has told is asked of the file system, while it lives.
+    pub fn path(&mut self, key: CgroupKey, cgroups: &dyn CgroupFs) -> Option<Arc<CgroupPath>> {
+        if let Some(path) = self.by_key.get(&key).and_then(|node| node.path.clone()) {
+            return Some(path);
         }
-        self.get(key)
+        let (mut path, unknown) = self.build(key);
+        if unknown.is_some_and(|unknown| self.ask(unknown, cgroups)) {
+            (path, _) = self.build(key);
+        }
+        let Some(node) = self.by_key.get_mut(&key) else {
+            if self.missed.len() >= MAX_MISSED {
+                self.missed.clear();
+            }
+            self.missed.insert(key);
+            return None;
+        };
+        let path = Arc::new(path);
+        // One that is not complete may still become so.
+        if path.is_complete {
+            node.path = Some(path.clone());
+        }
+        Some(path)
     }
 
-    fn upsert(&mut self, key: CgroupKey, path: &str, ids: &[u64], complete: bool) {
-        if let Some(node) = self.get(key) {
-            let known = *node.path == *path && *node.ids == *ids && node.complete == complete;
-            // A truncated record knows less than what was read before.
-            if known || (node.complete && !complete) {
-                return;
+    /// The path of what is known, and the id where the knowledge ends before the root.
+    fn build(&self, key: CgroupKey) -> (CgroupPath, Option<CgroupKey>) {
+        let mut levels: Vec<(u64, &str)> = Vec::new();
+        let mut at = key;
+        let unknown = loop {
+            let Some(node) = self.by_key.get(&at) else { break Some(at) };
+            if node.level == Some(0) {
+                break None;
+            }
+            levels.push((at.id, &node.name));
+            if node.level == Some(1) {
+                break None;
+            }
+            if node.parent == 0 || levels.len() >= MAX_LEVELS {
+                break Some(at);
+            }
+            at.id = node.parent;
+        };
+        let names: Vec<&str> = levels.iter().rev().map(|level| level.1).collect();
+        let path = CgroupPath {
+            text: format!("/{}", names.join("/")).into(),
+            is_complete: unknown.is_none(),
+            ids: levels.iter().rev().map(|level| level.0).collect(),
+        };
+        (path, unknown)
+    }
+
+    /// Asks the file system for the path of `unknown`; returns whether all of it was learned.
+    fn ask(&mut self, unknown: CgroupKey, cgroups: &dyn CgroupFs) -> bool {
+        let hierarchy = unknown.hierarchy;
+        let Some(path) = cgroups.path_of_id(hierarchy, unknown.id) else { return false };
+        let names: Vec<&str> = cgroup::components(&path).collect();
+        if names.is_empty() {
+            self.upsert(unknown, 0, Some(0), b"");
+            return true;
+        }
+        let mut parent = 0;
+        let mut above = String::new();
+        for (index, name) in names.iter().enumerate() {
+            above = format!("{above}/{name}");
+            let is_own = index + 1 == names.len();
+            let id = if is_own { Some(unknown.id) } else { cgroups.id_of_path(hierarchy, &above) };
+            // It went away meanwhile: what is below it cannot be placed by walking up.
+            let Some(id) = id else { return false };
+            let key = CgroupKey { hierarchy, id };
+            self.upsert(key, parent, Some(index as u32 + 1), name.as_bytes());
+            parent = id;
+        }
+        true
+    }
+
+    pub fn resolution(&self, key: CgroupKey) -> Option<Arc<Resolution>> {
+        self.by_key.get(&key)?.resolution.clone()
+    }
+
+    pub fn set_resolution(&mut self, key: CgroupKey, resolution: Arc<Resolution>) {
+        if let Some(node) = self.by_key.get_mut(&key) {
+            node.resolution = Some(resolution);
+        }
+    }
+
+    /// Cgroups that live, as far as is known.
+    pub fn living(&self) -> impl Iterator<Item = CgroupKey> + use<'_> {
+        self.by_key.iter().filter(|(_, node)| !node.is_gone).map(|(key, _)| *key)
+    }
+
+    /// Whether a living cgroup has `part` in its name.
+    pub fn any_named(&self, part: &str) -> bool {
+        self.by_key.values().any(|node| !node.is_gone && node.name.contains(part))
+    }
+
+    /// After a walk over `walked`, which began at `time_ns`: what it did not see is gone.
+    pub fn retain_seen(&mut self, walked: &FxHashSet<CgroupKey>, hierarchies: &[u32], time_ns: u64) {
+        for (key, node) in &mut self.by_key {
+            if !node.is_gone && hierarchies.contains(&key.hierarchy) && !walked.contains(key) {
+                node.is_gone = true;
+                self.graveyard.push_back((time_ns, *key));
             }
         }
-        let bytes = path.len() + size_of_val(ids) + size_of::<Node>();
-        let node = Node { path: path.into(), complete, ids: ids.into(), resolution: None };
-        self.by_key.insert(key, node, bytes);
     }
-}
 
-/// The node is what the record says, so that the record of each event costs a comparison. A cgroup
-/// of v1 can be renamed: its names are compared, too.
-fn is_known(node: &Node, levels: &[(u64, &[u8])], truncated: bool) -> bool {
-    let is_same = node.ids.len() == levels.len()
-        && node.ids.iter().rev().zip(levels).all(|(id, level)| *id == level.0)
-        && node.path.rsplit('/').zip(levels).all(|(name, level)| name.as_bytes() == level.1);
-    is_same && node.complete != truncated
+    /// Forgets what has been gone for long, or is too much. `drained_ns`: all that happened before it
+    /// has been taken out of the rings.
+    pub fn bury(&mut self, drained_ns: u64) {
+        while let Some(&(released, key)) = self.graveyard.front() {
+            let is_rested = released.saturating_add(REST_NS) < drained_ns;
+            let is_too_much = self.graveyard.len() > GRAVEYARD && released < drained_ns;
+            if !is_rested && !is_too_much {
+                break;
+            }
+            self.graveyard.pop_front();
+            self.by_key.remove(&key);
+        }
+        if self.names.len() > 2 * self.by_key.len() + 1024 {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+        }
+    }
+
+    /// A name has changed: so have the paths below it.
+    fn forget_paths(&mut self) {
+        self.epoch += 1;
+        for node in self.by_key.values_mut() {
+            node.path = None;
+            node.resolution = None;
+        }
+    }
+
+    fn intern(&mut self, name: &[u8]) -> Arc<str> {
+        let name = String::from_utf8_lossy(name);
+        if let Some(known) = self.names.get(&*name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone());
+        name
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn learn(nodes: &mut Nodes, levels: &[(u64, &str)], truncated: bool) {
-        let ids: Vec<u64> = levels.iter().map(|level| level.0).collect();
-        nodes.learn(0, &ids, &mut levels.iter().map(|level| level.1.as_bytes()), truncated);
-    }
-
-    fn path(nodes: &mut Nodes, id: u64) -> Option<(String, bool)> {
-        nodes.get(CgroupKey { hierarchy: 0, id }).map(|node| (node.path.to_string(), node.complete))
-    }
-
-    #[test]
-    fn a_leaf_brings_its_ancestors() {
-        let mut nodes = Nodes::new();
-        learn(&mut nodes, &[(9, "c"), (8, "b"), (7, "a")], false);
-        assert_eq!(path(&mut nodes, 9), Some(("/a/b/c".into(), true)));
-        assert_eq!(path(&mut nodes, 8), Some(("/a/b".into(), true)));
-        assert_eq!(path(&mut nodes, 7), Some(("/a".into(), true)));
-        assert!(nodes.get(CgroupKey { hierarchy: 1, id: 9 }).is_none());
-    }
-
-    #[test]
-    fn a_rename_is_seen_and_a_truncated_path_replaces_nothing() {
-        let mut nodes = Nodes::new();
-        learn(&mut nodes, &[(9, "c"), (8, "b")], false);
-        learn(&mut nodes, &[(9, "d"), (8, "b")], false);
-        assert_eq!(path(&mut nodes, 9), Some(("/b/d".into(), true)));
-        learn(&mut nodes, &[(9, "d")], true);
-        assert_eq!(path(&mut nodes, 9), Some(("/b/d".into(), true)));
-        learn(&mut nodes, &[(5, "x")], true);
-        assert_eq!(path(&mut nodes, 5), Some(("/x".into(), false)));
-    }
-
-    #[test]
-    fn hostile_names_are_harmless() {
-        let mut nodes = Nodes::new();
-        learn(&mut nodes, &[(9, ""), (8, "b")], false);
-        learn(&mut nodes, &[(9, "../etc"), (8, "b")], false);
-        assert_eq!(path(&mut nodes, 9), None);
-        nodes.learn(0, &[3], &mut [&b"\xff\x1b["[..]].into_iter(), false);
-        assert_eq!(path(&mut nodes, 3), Some(("/\u{fffd}\u{1b}[".into(), true)));
-        nodes.learn(0, &[], &mut std::iter::empty(), false);
-        // Fewer names than ids: the outermost are missing.
-        nodes.learn(0, &[4, 5], &mut [&b"x"[..]].into_iter(), false);
-        assert_eq!(path(&mut nodes, 4), Some(("/x".into(), false)));
-    }
-}
+mod tests;

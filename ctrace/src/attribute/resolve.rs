@@ -2,16 +2,16 @@
 //! table that it asks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::cgroup::{self, Candidate, Certainty, Role};
-use super::nodes::Node;
+use super::nodes::CgroupPath;
 use super::staged::Staged;
 use crate::event::{CgroupKey, Container, Pod, Runtime};
 
-/// How long the disk is not asked again for what it did not have; doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long the disk is not asked again for what it did not have, nanoseconds; doubles up to
+/// [`RETRY_MAX_NS`].
+pub const RETRY_MIN_NS: u64 = 100_000_000;
+pub const RETRY_MAX_NS: u64 = 30_000_000_000;
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,9 @@ pub struct Resolution {
     pub is_helper: bool,
     /// [`Staged::generation`] that this was made from.
     pub generation: u64,
-    /// When to ask the disk again, and how long was waited for it; none where all is known.
-    pub retry: Option<(Instant, Duration)>,
+    /// When to ask the disk again, and how long was waited for it, nanoseconds; none where all is
+    /// known.
+    pub retry: Option<(u64, u64)>,
 }
 
 /// A container and how well it is known.
@@ -36,8 +37,13 @@ pub struct Known {
 
 impl Resolution {
     /// Whether the disk may be asked again at `now`.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub fn is_due(&self, now: u64) -> bool {
         self.retry.is_some_and(|(at, _)| now >= at)
+    }
+
+    /// Whether metadata that is missing may only be late: a runtime writes it within some 100 ms.
+    pub fn may_come_soon(&self) -> bool {
+        self.retry.is_some_and(|(_, waited)| waited <= 2 * RETRY_MIN_NS)
     }
 
     /// This one, with what `old` knew of the same containers: metadata may have left the table.
@@ -56,10 +62,10 @@ impl Resolution {
 }
 
 /// Ids in the path of which nothing is staged.
-pub fn missing(node: &Node, key: CgroupKey, staged: &mut Staged) -> Vec<String> {
-    let workloads = cgroup::parse(&node.path).into_iter().filter(|c| c.role == Role::Workload);
+pub fn missing(path: &CgroupPath, key: CgroupKey, staged: &mut Staged) -> Vec<String> {
+    let workloads = cgroup::parse(&path.text).into_iter().filter(|c| c.role == Role::Workload);
     let is_missing = |candidate: &Candidate| match candidate.certainty {
-        Certainty::Possible => at_level(node, key, candidate.depth, staged).is_none(),
+        Certainty::Possible => at_level(path, key, candidate.depth, staged).is_none(),
         _ => {
             cgroup::is_hex64(&candidate.id)
                 && staged.by_id(&candidate.id).is_none_or(|known| known.name.is_none())
@@ -68,19 +74,20 @@ pub fn missing(node: &Node, key: CgroupKey, staged: &mut Staged) -> Vec<String> 
     workloads.filter(is_missing).map(|candidate| candidate.id).collect()
 }
 
-/// Resolves `node` from what is staged. `waited`: for the disk, so far; none where it was not asked.
+/// Resolves the cgroup at `path` from what is staged. `waited`: for the disk, so far, nanoseconds;
+/// none where it was not asked.
 pub fn resolve(
-    node: &Node,
+    path: &CgroupPath,
     key: CgroupKey,
     staged: &mut Staged,
-    now: Instant,
-    waited: Option<Duration>,
+    now: u64,
+    waited: Option<u64>,
 ) -> Resolution {
     let generation = staged.generation();
-    let candidates = cgroup::parse(&node.path);
+    let candidates = cgroup::parse(&path.text);
     let mut chain: Vec<Known> = Vec::new();
     let mut is_helper = false;
-    for depth in 1..=node.ids.len() {
+    for depth in 1..=path.ids.len() {
         let candidate = candidates.iter().find(|candidate| candidate.depth == depth);
         if candidate.is_some_and(|candidate| candidate.role == Role::RuntimeHelper) {
             is_helper = true;
@@ -89,7 +96,7 @@ pub fn resolve(
             chain.pop_if(|known| known.container.id == id);
             continue;
         }
-        let owner = at_level(node, key, depth, staged)
+        let owner = at_level(path, key, depth, staged)
             .map(|container| Known { container, from_metadata: true })
             .or_else(|| of_candidate(candidate?, chain.is_empty(), staged));
         if let Some(known) = owner {
@@ -97,8 +104,8 @@ pub fn resolve(
             chain.push(known);
         }
     }
-    let retry = (!missing(node, key, staged).is_empty()).then(|| {
-        let wait = waited.map_or(RETRY_MIN, |waited| (waited * 2).min(RETRY_MAX));
+    let retry = (!missing(path, key, staged).is_empty()).then(|| {
+        let wait = waited.map_or(RETRY_MIN_NS, |waited| (waited * 2).min(RETRY_MAX_NS));
         (now + wait, wait)
     });
     Resolution { chain, is_helper, generation, retry }
@@ -106,12 +113,12 @@ pub fn resolve(
 
 /// The container that owns the cgroup `depth` levels below the root, by the cgroup's identity.
 fn at_level(
-    node: &Node,
+    path: &CgroupPath,
     key: CgroupKey,
     depth: usize,
     staged: &mut Staged,
 ) -> Option<Arc<Container>> {
-    let id = *node.ids.get(depth.checked_sub(1)?)?;
+    let id = *path.ids.get(depth.checked_sub(1)?)?;
     staged.by_cgroup(CgroupKey { id, ..key })
 }
 

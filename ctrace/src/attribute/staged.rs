@@ -12,19 +12,28 @@ use crate::event::{CgroupKey, Container};
 /// Containers that are remembered, living or not.
 const MAX_CONTAINERS: usize = 8 << 10;
 /// Bytes of their metadata: labels have no limit of their own.
-const MAX_BYTES: usize = 6 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 /// What is known of one container from one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub container: Arc<Container>,
+    /// All but the container, which is above.
     metadata: Metadata,
     /// Position of the backend that read it: a lower one knows more.
     rank: usize,
 }
 
+/// What is known of an id.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    entries: Vec<Entry>,
+    /// An answer was given from it.
+    is_asked: bool,
+}
+
 pub struct Staged {
-    by_id: Bounded<String, Vec<Entry>>,
+    by_id: Bounded<String, Slot>,
     /// Containers whose cgroups were seen on disk. Only those whose id is free text: 64 digits in a
     /// cgroup's name say as much.
     by_cgroup: Bounded<CgroupKey, Vec<Entry>>,
@@ -40,39 +49,48 @@ impl Staged {
         }
     }
 
-    /// Grows whenever something new is learned.
+    /// Grows when an answer that was given may be another now.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Takes in what the backend at `rank` has read.
-    pub fn stage(&mut self, rank: usize, metadata: Metadata, cgroups: &dyn CgroupFs) {
+    pub fn stage(&mut self, rank: usize, mut metadata: Metadata, cgroups: &dyn CgroupFs) {
         let id = metadata.container.id.clone();
         let keys = if is_hex64(&id) { Vec::new() } else { keys_of(&metadata, cgroups) };
-        let container = Arc::new(metadata.container.clone());
+        let container = Arc::new(std::mem::take(&mut metadata.container));
         let entry = Entry { container, metadata, rank };
-        let mut changed = false;
         for key in keys {
             let entries = self.by_cgroup.get(&key).map(|old| old.clone()).unwrap_or_default();
             if let Some(entries) = merged(entries, &entry) {
                 let bytes = entries.iter().map(size_of_entry).sum();
                 self.by_cgroup.insert(key, entries, bytes);
-                changed = true;
+                self.generation += 1;
             }
         }
-        let entries = self.by_id.get(&id).map(|old| old.clone()).unwrap_or_default();
+        let Slot { entries, is_asked } =
+            self.by_id.get(&id).map(|old| old.clone()).unwrap_or_default();
+        let known = best(&entries).map(|best| best.container.clone());
         if let Some(entries) = merged(entries, &entry) {
+            let is_other = best(&entries).map(|best| best.container.clone()) != known;
             let bytes = entries.iter().map(size_of_entry).sum();
-            self.by_id.insert(id, entries, bytes);
-            changed = true;
+            self.by_id.insert(id, Slot { entries, is_asked }, bytes);
+            self.generation += u64::from(is_asked && is_other);
         }
-        self.generation += u64::from(changed);
     }
 
     /// The container whose id, of 64 digits, is `id`.
     pub fn by_id(&mut self, id: &str) -> Option<Arc<Container>> {
-        let entries = self.by_id.get(id).filter(|_| is_hex64(id))?;
-        best(entries).map(|entry| entry.container.clone())
+        if !is_hex64(id) {
+            return None;
+        }
+        if let Some(slot) = self.by_id.get(id) {
+            slot.is_asked = true;
+            return best(&slot.entries).map(|entry| entry.container.clone());
+        }
+        let slot = Slot { entries: Vec::new(), is_asked: true };
+        self.by_id.insert(id.to_owned(), slot, size_of::<Slot>() + id.len());
+        None
     }
 
     /// The container that owns the cgroup, where its state says so and nobody else's does.
@@ -86,7 +104,7 @@ impl Staged {
             .then(|| (best.container.clone(), best.metadata.bundle.clone()))?;
         // A low-level runtime's state: the engine that made the bundle knows more.
         let engine = bundle.and_then(|bundle| {
-            let entries = self.by_id.get(&container.id)?;
+            let entries = &self.by_id.get(&container.id)?.entries;
             let of_bundle = |entry: &&Entry| entry.metadata.bundle.as_deref() == Some(&*bundle);
             entries.iter().filter(of_bundle).min_by_key(|entry| entry.order())
         });
@@ -94,7 +112,7 @@ impl Staged {
     }
 
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.by_id.values().flatten().map(|entry| &*entry.container)
+        self.by_id.values().flat_map(|slot| &slot.entries).map(|entry| &*entry.container)
     }
 }
 
@@ -157,12 +175,12 @@ fn is_running(pid: u32, start: u64) -> bool {
     process.and_then(|process| process.stat().ok()).is_some_and(|stat| stat.starttime == start)
 }
 
-/// About what an entry takes: the container is held twice, and a node of a map has its own cost.
+/// About what an entry takes; a node of a map has its own cost.
 fn size_of_entry(entry: &Entry) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let Container { id, name, runtime: _, image, labels, pod } = &*entry.container;
     let labels: usize = labels.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
     let pod = pod.as_ref().map_or(0, |pod| text(&pod.name) + text(&pod.namespace) + text(&pod.uid));
     let container = size_of::<Container>() + id.len() + text(name) + text(image) + labels + pod;
-    size_of::<Entry>() + 2 * container + entry.source().as_os_str().len()
+    size_of::<Entry>() + container + entry.source().as_os_str().len()
 }

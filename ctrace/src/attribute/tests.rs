@@ -1,17 +1,20 @@
 use std::fs;
-use std::time::Duration;
 
 use super::*;
-use crate::event::Runtime;
+use crate::event::{Namespace, Runtime};
 
 const A: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
 const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b12";
+
+const MS: u64 = 1_000_000;
+/// The host's mount namespace.
+const HOST_NS: u32 = 40;
 
 /// A host in a temporary directory: plain directories stand for cgroups, inodes for their ids.
 struct Host {
     root: tempfile::TempDir,
     attributor: Attributor,
-    now: Instant,
+    now: u64,
 }
 
 struct FakeCgroups(Vec<(u32, PathBuf)>);
@@ -52,8 +55,8 @@ impl Host {
             runc: vec![at("runc")],
             crun: vec![at("crun")],
         };
-        let attributor = Attributor::with_roots(FakeCgroups(mounts), &roots);
-        Self { root, attributor, now: Instant::now() }
+        let attributor = Attributor::with_roots(FakeCgroups(mounts), HOST_NS, &roots);
+        Self { root, attributor, now: 1_000 * MS }
     }
 
     fn write(&self, path: &str, content: &str) {
@@ -96,8 +99,23 @@ impl Host {
         CgroupKey { hierarchy, id }
     }
 
+    /// Of a process of which only the cgroups are known.
     fn resolve(&mut self, keys: &[CgroupKey]) -> Attribution {
-        self.attributor.resolve(keys, self.now)
+        let mut keys = keys.iter().copied();
+        let who = Identity { owner: keys.next(), v1: keys.next(), ..Identity::default() };
+        self.whose(&who, Kinship::default())
+    }
+
+    /// What is recalled is what was resolved.
+    fn whose(&mut self, who: &Identity, kin: Kinship) -> Attribution {
+        if let Some(known) = self.attributor.recall(who, self.now) {
+            return (*known).clone();
+        }
+        let found = self.attributor.resolve(who, kin, self.now);
+        if let Some(known) = self.attributor.recall(who, self.now) {
+            assert_eq!(known, found);
+        }
+        (*found).clone()
     }
 }
 
@@ -145,7 +163,7 @@ fn a_container_without_metadata_is_partial_until_there_is_some() {
     // Not for each event: the disk is left alone for a while.
     host.docker(A, "late");
     assert_eq!(name(&host.resolve(&[key])), None);
-    host.now += Duration::from_millis(150);
+    host.now += 150 * MS;
     assert_eq!(name(&host.resolve(&[key])), Some("late"));
     // What inotify brings needs no waiting: a rename.
     host.docker(A, "renamed");
@@ -262,11 +280,13 @@ fn of_two_containers_the_inner_or_the_first() {
 #[test]
 fn what_is_no_container() {
     let mut host = Host::new();
-    let via = |host: &mut Host, path: &str| {
-        let key = host.learn(0, 1000, path);
+    let mut numbers = 1000;
+    let mut via = |host: &mut Host, path: &str| {
+        numbers += 100;
+        let key = host.learn(0, numbers, path);
         let found = host.resolve(&[key]);
         assert_eq!(found.container, None, "{path}");
-        (found.via, found.unit)
+        (found.via, found.unit.map(|unit| unit.to_string()))
     };
     let ssh = Some("ssh.service".to_owned());
     assert_eq!(via(&mut host, "/system.slice/ssh.service"), (Via::Unit, ssh));
@@ -278,8 +298,8 @@ fn what_is_no_container() {
     let root = host.cgroup(0, "/");
     assert_eq!(host.resolve(&[root]).via, Via::Host);
     let gone = CgroupKey { hierarchy: 0, id: 5 };
-    assert_eq!(host.resolve(&[gone]), unknown());
-    assert_eq!(host.resolve(&[]), unknown());
+    assert_eq!(host.resolve(&[gone]), Attribution::default());
+    assert_eq!(host.resolve(&[]), Attribution::default());
     // One cgroup that is not known is enough not to say "host".
     assert_eq!(host.resolve(&[root, gone]).via, Via::Unknown);
     let conmon = host.learn(4, 9000, "/libpod_parent/conmon");
@@ -306,4 +326,223 @@ fn a_pods_uid_is_in_the_path() {
     let key = host.learn(0, 1000, &format!("/kubepods/burstable/pod{uid}/{A}"));
     let pod = host.resolve(&[key]).container.unwrap().pod.clone().unwrap();
     assert_eq!(pod.uid.as_deref(), Some(uid));
+}
+
+/// A process in the mount namespace of that number.
+fn process(key: CgroupKey, mnt_ns: u64) -> Identity {
+    let inode = if mnt_ns == 0 { HOST_NS } else { 1 };
+    Identity {
+        v2: Some(key),
+        mnt_ns: Namespace { inode: Some(inode), id: Some(mnt_ns) },
+        ..Identity::default()
+    }
+}
+
+/// The first process of a container.
+fn first(key: CgroupKey, mnt_ns: u64) -> Identity {
+    Identity { is_pid_nested: true, is_first_in_pid_ns: true, ..process(key, mnt_ns) }
+}
+
+fn kin(process: u32, parent: u32) -> Kinship {
+    Kinship { process: Some((process, 7)), parent: Some((parent, 7)) }
+}
+
+fn phase(attribution: &Attribution) -> (Option<&str>, Via, Option<Phase>) {
+    (id(attribution), attribution.via, attribution.phase)
+}
+
+#[test]
+fn a_process_on_its_way_into_a_container() {
+    let mut host = Host::new();
+    host.docker(A, "web");
+    host.attributor.on_readable();
+    let container = host.learn(0, 1000, &format!("/docker/{A}"));
+    let unit = host.learn(0, 2000, "/system.slice/docker.service");
+    // The runtime sets it up: in the cgroup, in the host's mounts.
+    let found = host.whose(&process(container, 0), Kinship::default());
+    assert_eq!(phase(&found), (Some(A), Via::Cgroup, Some(Phase::RuntimeInit)));
+    let found = host.whose(&first(container, 9), Kinship::default());
+    assert_eq!(phase(&found), (Some(A), Via::Cgroup, None));
+    // `docker exec`: first the mounts, then the cgroup.
+    let found = host.whose(&process(unit, 9), Kinship::default());
+    assert_eq!(phase(&found), (Some(A), Via::Namespace, Some(Phase::Joining)));
+    assert_eq!((name(&found), &found.unit), (Some("web"), &None));
+    // `unshare -m` inside.
+    let found = host.whose(&process(container, 10), Kinship::default());
+    assert_eq!(phase(&found), (Some(A), Via::Cgroup, None));
+}
+
+/// Three successive containers had the same inode.
+#[test]
+fn a_namespace_goes_by_its_number() {
+    let mut host = Host::new();
+    let one = host.learn(0, 1000, &format!("/docker/{A}"));
+    let two = host.learn(0, 2000, &format!("/docker/{B}"));
+    let unit = host.learn(0, 3000, "/system.slice/docker.service");
+    host.whose(&first(one, 9), Kinship::default());
+    host.whose(&first(two, 10), Kinship::default());
+    assert_eq!(id(&host.whose(&process(unit, 9), Kinship::default())), Some(A));
+    assert_eq!(id(&host.whose(&process(unit, 10), Kinship::default())), Some(B));
+    // The kernel has no numbers: nothing is claimed by the inode.
+    let mut who = process(unit, 9);
+    who.mnt_ns.id = None;
+    assert_eq!(phase(&host.whose(&who, Kinship::default())), (None, Via::Unit, None));
+}
+
+/// A daemon with mounts of its own starts containers from there.
+#[test]
+fn a_runtimes_own_namespace_is_no_containers() {
+    let mut host = Host::new();
+    let container = host.learn(0, 1000, &format!("/docker/{A}"));
+    let unit = host.learn(0, 2000, "/system.slice/docker.service");
+    host.whose(&process(container, 5), Kinship::default());
+    assert_eq!(phase(&host.whose(&process(unit, 5), Kinship::default())), (None, Via::Unit, None));
+}
+
+#[test]
+fn joining_a_container_in_a_container() {
+    let mut host = Host::new();
+    let outer = host.learn(0, 1000, &format!("/docker/{A}"));
+    let inner = host.learn(0, 2000, &format!("/docker/{A}/docker/{B}"));
+    host.whose(&first(outer, 9), Kinship::default());
+    // The inner runtime, still in the outer's mounts and pid namespace.
+    let runtime = Identity { is_pid_nested: true, ..process(inner, 9) };
+    let found = host.whose(&runtime, Kinship::default());
+    assert_eq!(phase(&found), (Some(B), Via::CgroupPath, Some(Phase::RuntimeInit)));
+    host.whose(&first(inner, 10), Kinship::default());
+    let found = host.whose(&process(outer, 10), Kinship::default());
+    assert_eq!(phase(&found), (Some(B), Via::Namespace, Some(Phase::Joining)));
+    assert_eq!(found.outer[0].id, A);
+    // The outer's own processes stay its own.
+    let found = host.whose(&process(outer, 9), Kinship::default());
+    assert_eq!(phase(&found), (Some(A), Via::CgroupPath, None));
+}
+
+/// `nsenter` out of one container into the mounts of another.
+#[test]
+fn a_container_in_anothers_mounts_stays_itself() {
+    let mut host = Host::new();
+    let one = host.learn(0, 1000, &format!("/docker/{A}"));
+    let two = host.learn(0, 2000, &format!("/docker/{B}"));
+    host.whose(&first(one, 9), Kinship::default());
+    let found = host.whose(&process(two, 9), Kinship::default());
+    assert_eq!(phase(&found), (Some(B), Via::CgroupPath, None));
+}
+
+#[test]
+fn of_cgroups_that_disagree_the_mounts_decide() {
+    let mut host = Host::new();
+    let one = host.learn(0, 1000, &format!("/docker/{A}"));
+    let two = host.learn(4, 2000, &format!("/docker/{B}"));
+    let torn = Identity { v1: Some(two), ..process(one, 9) };
+    assert_eq!(id(&host.whose(&torn, Kinship::default())), Some(A));
+    let first_of_two = Identity { v2: None, v1: Some(two), ..first(two, 9) };
+    host.whose(&first_of_two, Kinship::default());
+    assert_eq!(id(&host.whose(&torn, Kinship::default())), Some(B));
+}
+
+/// `podman run --cgroups=disabled` of a process that is gone: its children are still known.
+#[test]
+fn lineage_is_for_what_nothing_else_tells() {
+    let mut host = Host::new();
+    let session = host.learn(0, 1000, "/user.slice/user-0.slice/session-1.scope");
+    let known = Attribution {
+        container: Some(Arc::new(crate::event::Container { id: A.into(), ..Default::default() })),
+        via: Via::Mountinfo,
+        ..Attribution::default()
+    };
+    host.attributor.processes.insert((50, 7), known.into(), 1);
+    let child = host.whose(&process(session, 9), kin(51, 50));
+    assert_eq!(phase(&child), (Some(A), Via::Lineage, None));
+    let grandchild = host.whose(&process(session, 10), kin(52, 51));
+    assert_eq!(phase(&grandchild), (Some(A), Via::Lineage, None));
+    // The same number at another time is another process.
+    let mut stranger = kin(53, 51);
+    stranger.parent = Some((51, 8));
+    assert_eq!(phase(&host.whose(&process(session, 11), stranger)), (None, Via::Unit, None));
+    // In the host's mounts nobody is in a container for his parents' sake.
+    assert_eq!(phase(&host.whose(&process(session, 0), kin(54, 51))), (None, Via::Unit, None));
+}
+
+#[test]
+fn threads_of_the_kernel_are_the_kernels() {
+    let mut host = Host::new();
+    let root = host.cgroup(0, "/");
+    let kernel = Identity { is_kernel_thread: true, ..process(root, 0) };
+    assert_eq!(host.whose(&kernel, Kinship::default()).via, Via::Kernel);
+    // On behalf of a container, where the event says so.
+    let container = host.learn(0, 1000, &format!("/docker/{A}"));
+    let kernel = Identity { owner: Some(container), ..kernel };
+    assert_eq!(id(&host.whose(&kernel, Kinship::default())), Some(A));
+}
+
+#[test]
+fn the_lifecycle_alone_is_enough() {
+    let mut host = Host::new();
+    let key = |id| CgroupKey { hierarchy: 0, id };
+    host.attributor.made(key(500), 1, 1, b"docker");
+    host.attributor.made(key(501), 500, 2, A.as_bytes());
+    host.attributor.removed(key(501), 500, 2, A.as_bytes());
+    host.attributor.released(key(501), 5 * MS);
+    assert_eq!(id(&host.resolve(&[key(501)])), Some(A), "gone, and still known");
+    host.attributor.forget(70_000 * MS);
+    host.attributor.made(key(502), 500, 2, B.as_bytes());
+    assert_eq!(id(&host.resolve(&[key(502)])), Some(B));
+    // Its making was lost, its removal was not.
+    host.attributor.removed(key(503), 500, 2, A.as_bytes());
+    assert_eq!(id(&host.resolve(&[key(503)])), Some(A));
+}
+
+#[test]
+fn a_walk_makes_up_for_what_was_lost() {
+    let mut host = Host::new();
+    let key = host.cgroup(0, &format!("/docker/{A}"));
+    let gone = host.learn(0, 9_000, "/system.slice/old.service");
+    host.attributor.walk(host.now);
+    fs::remove_dir_all(host.root.path().join("cgroup/unified/docker")).unwrap();
+    assert_eq!(id(&host.resolve(&[key])), Some(A));
+    assert_eq!(host.resolve(&[gone]).via, Via::Unit, "late events still find it");
+    host.attributor.walk(host.now);
+    host.attributor.forget(host.now + 61_000 * MS);
+    assert_eq!(host.attributor.path(key), None);
+}
+
+#[test]
+fn an_id_that_was_not_known_is_found_once_it_is() {
+    let mut host = Host::new();
+    let key = CgroupKey { hierarchy: 0, id: 77_000_000_000 };
+    assert_eq!(host.resolve(&[key]).via, Via::Unknown);
+    host.attributor.made(CgroupKey { id: 500, ..key }, 1, 1, b"docker");
+    host.attributor.made(key, 500, 2, A.as_bytes());
+    assert_eq!(id(&host.resolve(&[key])), Some(A));
+}
+
+#[test]
+fn events_wait_only_for_young_containers_names() {
+    let mut host = Host::new();
+    let key = host.learn(0, 1000, &format!("/docker/{A}"));
+    assert!(host.resolve(&[key]).is_partial);
+    host.now += 150 * MS;
+    assert!(host.resolve(&[key]).is_partial);
+    host.now += 300 * MS;
+    assert!(!host.resolve(&[key]).is_partial);
+    host.docker(B, "named");
+    host.attributor.on_readable();
+    let key = host.learn(0, 2000, &format!("/docker/{B}"));
+    assert!(!host.resolve(&[key]).is_partial);
+}
+
+#[test]
+fn a_name_that_comes_late_is_taken_at_once() {
+    let mut host = Host::new();
+    let key = host.learn(0, 1000, &format!("/docker/{A}"));
+    assert_eq!(name(&host.resolve(&[key])), None);
+    host.docker(A, "late");
+    host.attributor.on_readable();
+    assert_eq!(name(&host.resolve(&[key])), Some("late"));
+    // Strangers' metadata does not make anybody look again.
+    let epoch = host.attributor.epoch();
+    host.docker(B, "stranger");
+    host.attributor.on_readable();
+    assert_eq!(host.attributor.epoch(), epoch);
 }

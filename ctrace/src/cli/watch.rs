@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use wildmatch::WildMatch;
 
 use super::{Colour, Format, Usage};
 use crate::{
     attribute::Attributor,
     filter::Filter,
     kernel::{self, Facts},
-    loader::{self, Attached, Planned},
+    loader::{self, Attached, Filtered, Planned},
     output::Output,
     pipeline::{self, Stages, Summary},
     plan::{self, Limits, Plan, RingSizes},
@@ -32,6 +33,21 @@ pub struct Args {
     /// Only this container: its name, or the start of its id (repeatable)
     #[arg(long, value_name = "NAME|ID")]
     container: Vec<String>,
+    /// Only this pod: its name or UID (repeatable)
+    #[arg(long, value_name = "NAME|UID")]
+    pod: Vec<String>,
+    /// Only pods of this Kubernetes namespace (repeatable)
+    #[arg(long, value_name = "NAME")]
+    namespace: Vec<String>,
+    /// Only containers of this image; `*` and `?` stand for any characters (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    image: Vec<String>,
+    /// Only this process, by its id on the host (repeatable)
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+    /// Only this cgroup and those below it: /system.slice/ssh.service (repeatable)
+    #[arg(long, value_name = "PATH", value_parser = plan::parse_cgroup)]
+    cgroup: Vec<String>,
     /// Wait for a --container that does not exist yet
     #[arg(long)]
     wait: bool,
@@ -50,6 +66,9 @@ pub struct Args {
     /// Size of the ring for rare events: a power of two
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
     rare_ring_size: u32,
+    /// Size of the ring for cgroups and processes that come and go: a power of two
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = plan::parse_ring_size)]
+    lifecycle_ring_size: u32,
     /// Size of the ring for frequent events: a power of two
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
     bulk_ring_size: u32,
@@ -73,10 +92,21 @@ impl Args {
     fn plan(self) -> Result<Plan> {
         Ok(Plan {
             probes: plan::parse_probes(&self.events).map_err(Usage)?,
-            filter: Filter { containers: self.container },
+            filter: Filter {
+                containers: self.container,
+                pods: self.pod,
+                namespaces: self.namespace,
+                images: self.image.iter().map(|glob| WildMatch::new(glob)).collect(),
+                pids: self.pid,
+                cgroups: self.cgroup,
+            },
             wait: self.wait,
             limits: Limits { duration: self.duration, count: self.count },
-            rings: RingSizes { rare: self.rare_ring_size, bulk: self.bulk_ring_size },
+            rings: RingSizes {
+                rare: self.rare_ring_size,
+                lifecycle: self.lifecycle_ring_size,
+                bulk: self.bulk_ring_size,
+            },
         })
     }
 
@@ -96,7 +126,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let plan = args.plan()?;
     kernel::require_privileges()?;
     let facts = Facts::gather()?;
-    let attributor = Attributor::new(facts.cgroups.clone());
+    let attributor = Attributor::new(facts.cgroups.clone(), facts.host_mnt_ns);
     for selector in &plan.filter.containers {
         if attributor.known(selector) {
             continue;
@@ -115,7 +145,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let summary = runtime.block_on(async {
         let stop = stop_signal()?;
         let planned = loader::plan(&plan.probes, &facts);
-        let loaded = loader::load(&planned, &facts, plan.rings)?;
+        let filtered =
+            Filtered { places: plan.filter.is_of_places(), pids: plan.filter.pids.clone() };
+        let loaded = loader::load(&planned, &facts, plan.rings, &filtered)?;
         let decoders = planned
             .iter()
             .filter(|(_, plan)| plan.is_ok())

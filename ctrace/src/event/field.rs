@@ -19,6 +19,10 @@ pub enum Type {
     Object,
     /// A list of [`Type::Object`]s.
     Objects,
+    /// A list of [`Type::Text`]s.
+    Texts,
+    /// Yes or no.
+    Flag,
 }
 
 impl Type {
@@ -28,7 +32,8 @@ impl Type {
             Type::Text => "string",
             Type::Number | Type::Signed | Type::Bytes => "integer",
             Type::Object => "object",
-            Type::Objects => "array",
+            Type::Objects | Type::Texts => "array",
+            Type::Flag => "boolean",
         }
     }
 }
@@ -40,6 +45,7 @@ pub enum Value<'a> {
     Null,
     Number(u64),
     Signed(i64),
+    Flag(bool),
     Text(Cow<'a, str>),
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
     List(Vec<Value<'a>>),
@@ -51,6 +57,7 @@ impl Serialize for Value<'_> {
             Value::Null => serializer.serialize_unit(),
             Value::Number(number) => serializer.serialize_u64(*number),
             Value::Signed(number) => serializer.serialize_i64(*number),
+            Value::Flag(flag) => serializer.serialize_bool(*flag),
             Value::Text(text) => serializer.serialize_str(text),
             Value::Object(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
@@ -85,6 +92,18 @@ impl From<u32> for Value<'_> {
 impl From<i32> for Value<'_> {
     fn from(number: i32) -> Self {
         Value::Signed(number.into())
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(flag: bool) -> Self {
+        Value::Flag(flag)
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value::Text(text.into())
     }
 }
 

@@ -20,8 +20,8 @@ impl Lost {
         Field {
             name: "ring",
             ty: Type::Text,
-            doc: "Where they did not fit: rare or bulk (the kernel's ring buffers) or output (the \
-                  reader of ctrace's output is too slow)",
+            doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers) or \
+                  output (the reader of ctrace's output is too slow)",
             get: |lost| lost.ring.into(),
         },
         Field {
@@ -42,6 +42,7 @@ impl Lost {
     fn remedy(&self) -> &'static str {
         match self.ring {
             "rare" => "a larger --rare-ring-size holds more",
+            "lifecycle" => "a larger --lifecycle-ring-size holds more",
             "bulk" => "a larger --bulk-ring-size holds more",
             _ => "whoever reads the output is too slow",
         }

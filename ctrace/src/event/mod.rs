@@ -2,19 +2,23 @@
 //!
 //! A new event is one file here: its struct, its `FIELDS` table and its text.
 
+mod attribution;
 mod container;
 pub mod field;
 mod lost;
 mod oom;
+mod process;
 mod schema;
 mod selector;
 mod subject;
 pub mod text;
 
+pub use attribution::*;
 pub use container::*;
 use field::Value;
 pub use lost::Lost;
 pub use oom::{Constraint, Level, Memory, Oom, OomVia};
+pub use process::{Exec, Exit, signal_name};
 pub use schema::schema;
 pub use selector::{is_hex64, matches};
 pub use subject::*;
@@ -36,6 +40,8 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     OomKill(Box<Oom>),
+    Exec(Exec),
+    Exit(Exit),
     Lost(Lost),
 }
 
@@ -72,6 +78,8 @@ impl Payload {
     pub const fn type_name(&self) -> &'static str {
         match self {
             Payload::OomKill(_) => "oom_kill",
+            Payload::Exec(_) => "exec",
+            Payload::Exit(_) => "exit",
             Payload::Lost(_) => "lost",
         }
     }
@@ -79,6 +87,8 @@ impl Payload {
     pub fn detail(&self) -> &dyn Detail {
         match self {
             Payload::OomKill(oom) => oom.as_ref(),
+            Payload::Exec(exec) => exec,
+            Payload::Exit(exit) => exit,
             Payload::Lost(lost) => lost,
         }
     }
@@ -86,6 +96,8 @@ impl Payload {
     pub fn detail_mut(&mut self) -> &mut dyn Detail {
         match self {
             Payload::OomKill(oom) => oom.as_mut(),
+            Payload::Exec(exec) => exec,
+            Payload::Exit(exit) => exit,
             Payload::Lost(lost) => lost,
         }
     }

@@ -368,7 +368,7 @@ impl Detail for Oom {
         if let Some(subject) = subject {
             line("victim", process_line(subject));
         }
-        if let Some(container) = subject.and_then(|subject| subject.container.as_ref()) {
+        if let Some(container) = subject.and_then(Subject::container) {
             line("container", container.describe());
         }
         let itself = subject.is_some_and(|victim| victim.process == self.trigger.process);
@@ -448,7 +448,7 @@ fn process_line(subject: &Subject) -> String {
     for (name, number) in
         [("ppid", process.ppid), ("uid", process.uid), ("container pid", process.container_pid)]
     {
-        let inside = name != "container pid" || subject.container.is_some();
+        let inside = name != "container pid" || subject.container().is_some();
         if let (Some(number), true) = (number, inside) {
             line += &format!(", {name} {number}");
         }

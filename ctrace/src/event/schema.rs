@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CGROUP_FIELDS, Container, Level, Lost, Namespaces, Oom, Process, VERSION, Via, field};
+use super::{CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, Namespaces, Oom, Process, VERSION, Via, field};
 
 /// The schema of one line of `ctrace watch -o json`, in JSON Schema 2020-12.
 pub fn schema() -> Value {
@@ -19,9 +19,21 @@ pub fn schema() -> Value {
     container.insert(
         "via".into(),
         json!({
-            "enum": ["cgroup", "cgroup_path"],
+            "enum": ["cgroup", "cgroup_path", "namespace", "mountinfo", "lineage"],
             "description": "cgroup: the cgroup's path names it and the runtime's metadata confirms \
-                            it. cgroup_path: no metadata was found, the id is all there is",
+                            it. cgroup_path: no metadata was found, the id is all there is. \
+                            namespace: the mount namespace is its, the cgroup is not. mountinfo: \
+                            the mounts name it. lineage: a process that this one descends from is \
+                            its",
+        }),
+    );
+    container.insert(
+        "phase".into(),
+        json!({
+            "enum": ["runtime_init", "joining", null],
+            "description": "runtime_init: in the container's cgroup, not yet in its mount \
+                            namespace. joining: in its mount namespace, not in its cgroup: docker \
+                            exec, nsenter. null: neither",
         }),
     );
     let mut trigger = field::schema(Process::FIELDS, &[]);
@@ -39,7 +51,7 @@ pub fn schema() -> Value {
         "properties": {
             "v": { "const": VERSION, "description": "Version of this schema" },
             "time": { "type": "string", "format": "date-time", "description": "When, UTC" },
-            "type": { "enum": ["oom_kill", "lost"], "description": "What happened" },
+            "type": { "enum": ["oom_kill", "exec", "exit", "lost"], "description": "What happened" },
             "process": nullable(field::schema(Process::FIELDS, &[]), "Whom it is about"),
             "container": nullable(container, "Its container; null: none, or unknown"),
             "attribution": {
@@ -49,6 +61,8 @@ pub fn schema() -> Value {
             "cgroup": nullable(field::schema(CGROUP_FIELDS, &[]), "Its cgroups"),
             "namespaces": nullable(field::schema(Namespaces::FIELDS, &[]), "Its namespaces"),
             "oom": nullable(oom, "With type oom_kill"),
+            "exec": nullable(field::schema(Exec::FIELDS, &[]), "With type exec"),
+            "exit": nullable(field::schema(Exit::FIELDS, &[]), "With type exit"),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
     })

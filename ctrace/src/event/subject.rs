@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ctrace_common::{COMM_LEN, TaskIdentity};
 
 use super::{
-    Container,
+    Attribution, Container, Phase, Via,
     field::{Field, Type, Value, object},
     text,
 };
@@ -32,14 +32,28 @@ pub struct Process {
     pub container_pid: Option<u32>,
     /// Start of the process, nanoseconds since boot.
     pub start_boottime_ns: Option<u64>,
+    /// The same of its parent.
+    pub parent_start_boottime_ns: Option<u64>,
+    /// It is a thread of the kernel's own.
+    pub is_kernel_thread: bool,
 }
 
-/// Inodes of the namespaces of a process.
+/// The namespaces of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespaces {
-    pub pid: Option<u32>,
-    pub mnt: Option<u32>,
-    pub net: Option<u32>,
+    pub pid: Namespace,
+    pub mnt: Namespace,
+    pub net: Namespace,
+    /// Its pid namespace is not the host's.
+    pub is_pid_nested: bool,
+}
+
+/// A namespace. An inode is used again as soon as it is free, an id never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Namespace {
+    pub inode: Option<u32>,
+    /// The kernel's own number of it, where it has one.
+    pub id: Option<u64>,
 }
 
 /// The cgroup that an event is counted on.
@@ -48,41 +62,6 @@ pub struct Cgroup {
     pub key: CgroupKey,
     /// From the root of its hierarchy; absent where the cgroup is gone and its path was lost.
     pub path: Option<Arc<str>>,
-}
-
-/// How the container, or that there is none, was known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Via {
-    /// The cgroup's path names the container and the runtime's metadata confirms it.
-    Cgroup,
-    /// The cgroup's path names the container, but no metadata was found: the id is all there is.
-    CgroupPath,
-    /// The cgroup is that of a runtime's helper (conmon, `lxc.monitor`), not the container's.
-    RuntimeHelper,
-    /// The cgroup is a systemd unit's, and no container's.
-    Unit,
-    /// The cgroup is the root or a slice: nobody's in particular.
-    Host,
-    /// The cgroup is not known, or is of nobody that ctrace knows.
-    #[default]
-    Unknown,
-}
-
-impl Via {
-    pub const ALL: [Via; 6] =
-        [Via::Cgroup, Via::CgroupPath, Via::RuntimeHelper, Via::Unit, Via::Host, Via::Unknown];
-
-    /// The name in events.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Via::Cgroup => "cgroup",
-            Via::CgroupPath => "cgroup_path",
-            Via::RuntimeHelper => "runtime_helper",
-            Via::Unit => "unit",
-            Via::Host => "host",
-            Via::Unknown => "unknown",
-        }
-    }
 }
 
 /// The process that an event is about, with all that identifies its container.
@@ -96,12 +75,8 @@ pub struct Subject {
     pub v1: Option<CgroupKey>,
     /// The cgroup that the event is counted on: the memory controller's for an OOM kill.
     pub cgroup: Option<Cgroup>,
-    pub container: Option<Arc<Container>>,
-    /// Containers around it, outermost first.
-    pub outer: Vec<Arc<Container>>,
-    /// The systemd unit, where there is no container.
-    pub unit: Option<String>,
-    pub via: Via,
+    /// Whose it is.
+    pub attribution: Arc<Attribution>,
 }
 
 impl Subject {
@@ -109,8 +84,12 @@ impl Subject {
     pub fn of_record(identity: &TaskIdentity, owner: Option<CgroupKey>) -> Self {
         let TaskIdentity {
             start_boottime_ns,
+            parent_start_boottime_ns,
             cgroup_v2,
             cgroup_v1,
+            mnt_ns_id,
+            net_ns_id,
+            pid_ns_id,
             hierarchy_v1,
             tgid,
             tid,
@@ -132,9 +111,16 @@ impl Subject {
                 comm: comm_text(&comm),
                 uid: (flags & TaskIdentity::HAS_UID != 0).then_some(uid),
                 container_pid: known(pid_in_ns),
-                start_boottime_ns: (start_boottime_ns != 0).then_some(start_boottime_ns),
+                start_boottime_ns: known_wide(start_boottime_ns),
+                parent_start_boottime_ns: known_wide(parent_start_boottime_ns),
+                is_kernel_thread: flags & TaskIdentity::KERNEL_THREAD != 0,
             },
-            namespaces: Namespaces { pid: known(pid_ns), mnt: known(mnt_ns), net: known(net_ns) },
+            namespaces: Namespaces {
+                pid: Namespace { inode: known(pid_ns), id: known_wide(pid_ns_id) },
+                mnt: Namespace { inode: known(mnt_ns), id: known_wide(mnt_ns_id) },
+                net: Namespace { inode: known(net_ns), id: known_wide(net_ns_id) },
+                is_pid_nested: flags & TaskIdentity::NESTED_PID_NS != 0,
+            },
             v2: key(0, cgroup_v2),
             v1: key(hierarchy_v1, cgroup_v1),
             cgroup: owner.map(|key| Cgroup { key, path: None }),
@@ -147,13 +133,24 @@ impl Subject {
         [self.cgroup.as_ref().map(|cgroup| cgroup.key), self.v2, self.v1].into_iter().flatten()
     }
 
+    /// The innermost container.
+    pub fn container(&self) -> Option<&Arc<Container>> {
+        self.attribution.container.as_ref()
+    }
+
     /// The container's name or the start of its id, else the unit, else where the process is.
     pub fn label(&self) -> String {
         let path = self.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-        match (&self.container, &self.unit, self.via, path) {
-            (Some(container), ..) => container.label(),
+        let Attribution { container, unit, via, phase, .. } = &*self.attribution;
+        match (container, unit, via, path) {
+            (Some(container), ..) => match phase {
+                None => container.label(),
+                Some(Phase::RuntimeInit) => format!("{} (runtime)", container.label()),
+                Some(Phase::Joining) => format!("{} (joining)", container.label()),
+            },
+            (None, _, Via::Kernel, _) => "kernel".to_owned(),
             (None, _, Via::RuntimeHelper, _) => "container runtime".to_owned(),
-            (None, Some(unit), ..) => unit.clone(),
+            (None, Some(unit), ..) => unit.to_string(),
             (None, None, Via::Host, _) => "host".to_owned(),
             (None, None, _, Some(path)) => format!("cgroup {}", text::path(path)),
             (None, None, _, None) => "unknown cgroup".to_owned(),
@@ -162,6 +159,10 @@ impl Subject {
 }
 
 fn known(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
+}
+
+fn known_wide(number: u64) -> Option<u64> {
     (number != 0).then_some(number)
 }
 
@@ -233,19 +234,37 @@ impl Namespaces {
             name: "pid",
             ty: Type::Number,
             doc: "Inode of the pid namespace",
-            get: |namespaces| namespaces.pid.into(),
+            get: |namespaces| namespaces.pid.inode.into(),
+        },
+        Field {
+            name: "pid_id",
+            ty: Type::Number,
+            doc: "The kernel's own number of it, never used again; null before Linux 6.18",
+            get: |namespaces| namespaces.pid.id.into(),
         },
         Field {
             name: "mnt",
             ty: Type::Number,
             doc: "Inode of the mount namespace",
-            get: |namespaces| namespaces.mnt.into(),
+            get: |namespaces| namespaces.mnt.inode.into(),
+        },
+        Field {
+            name: "mnt_id",
+            ty: Type::Number,
+            doc: "The kernel's own number of it, never used again",
+            get: |namespaces| namespaces.mnt.id.into(),
         },
         Field {
             name: "net",
             ty: Type::Number,
             doc: "Inode of the network namespace",
-            get: |namespaces| namespaces.net.into(),
+            get: |namespaces| namespaces.net.inode.into(),
+        },
+        Field {
+            name: "net_id",
+            ty: Type::Number,
+            doc: "The kernel's own number of it, never used again; null before Linux 5.12",
+            get: |namespaces| namespaces.net.id.into(),
         },
     ];
 }
@@ -294,18 +313,21 @@ pub const CGROUP_FIELDS: &[Field<Subject>] = &[
         name: "unit",
         ty: Type::Text,
         doc: "systemd unit, where there is no container",
-        get: |subject| subject.unit.as_ref().into(),
+        get: |subject| subject.attribution.unit.as_deref().into(),
     },
 ];
 
 /// The `container` object of a subject: null where there is none or it is unknown.
 pub fn container_value(subject: &Subject) -> Value<'_> {
-    let Some(container) = &subject.container else { return Value::Null };
+    let Attribution { container, outer, via, phase, unit: _, path: _, is_partial: _ } =
+        &*subject.attribution;
+    let Some(container) = container else { return Value::Null };
     let Value::Object(mut members) = object(Container::FIELDS, container.as_ref()) else {
         return Value::Null;
     };
-    let outer = subject.outer.iter().map(|outer| object(Container::FIELDS, outer.as_ref()));
+    let outer = outer.iter().map(|outer| object(Container::FIELDS, outer.as_ref()));
     members.push(("outer".into(), Value::List(outer.collect())));
-    members.push(("via".into(), subject.via.name().into()));
+    members.push(("via".into(), via.name().into()));
+    members.push(("phase".into(), phase.map(Phase::name).into()));
     Value::Object(members)
 }

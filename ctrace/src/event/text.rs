@@ -16,6 +16,28 @@ pub fn bytes(count: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
+/// A time in the largest unit that fits, with three digits: `1.50 ms`, `2.00 s`.
+pub fn duration(ns: u64) -> String {
+    let seconds = ns as f64 / 1e9;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.3} µs", seconds * 1e6),
+        1_000_000..1_000_000_000 => format!("{:.3} ms", seconds * 1e3),
+        _ if seconds < 60.0 => format!("{seconds:.3} s"),
+        _ => format!("{} s", seconds.round()),
+    }
+}
+
+/// A word of a command line: in quotes where a shell would split it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// A cgroup path with the 64 hexadecimal digits of container ids cut to 12.
 pub fn path(path: &str) -> String {
     let mut short = String::with_capacity(path.len());

@@ -18,6 +18,11 @@ pub fn wall_now() -> i128 {
     now(libc::CLOCK_REALTIME)
 }
 
+/// Nanoseconds since boot, as records count them.
+pub fn boot_now() -> u64 {
+    u64::try_from(now(libc::CLOCK_BOOTTIME)).unwrap_or(0)
+}
+
 /// The wall clock's time of an instant given in nanoseconds since boot. The two clocks are compared
 /// anew at each call: the wall clock may be set while ctrace runs.
 pub fn wall_of_boot(boot_ns: u64) -> i128 {

@@ -3,8 +3,10 @@
 //! A new probe is a file here, a record in `ctrace-common`, a program in `ctrace-ebpf`, an event in
 //! [`crate::event`], and a line in [`PROBES`].
 
+pub mod lifecycle;
 pub mod offsets;
 pub mod oom;
+pub mod process;
 
 use ctrace_common::Kind;
 
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// Every probe there is. `watch --events`, `check` and the documentation go by this table.
-pub const PROBES: &[&dyn Probe] = &[&oom::Oom];
+pub const PROBES: &[&dyn Probe] = &[&oom::Oom, &process::ExecProbe, &process::ExitProbe];
 
 /// A family of events with the hooks that see them.
 pub trait Probe: Sync {
@@ -22,6 +24,10 @@ pub trait Probe: Sync {
     fn name(&self) -> &'static str;
     /// One line of help.
     fn doc(&self) -> &'static str;
+    /// Whether it runs where nobody names events: what it gives is rare.
+    fn by_default(&self) -> bool {
+        true
+    }
     /// The types of the events it gives.
     fn events(&self) -> &'static [&'static str];
     /// Chooses hooks by what this kernel has and allows; pure.
@@ -48,7 +54,7 @@ pub trait Decoder {
 }
 
 /// Bytes that are no record of this build.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("a record of {got} bytes where at least {want} belong")]
     Short { got: usize, want: usize },

@@ -28,7 +28,7 @@ fn value(event: &Event) -> Value<'_> {
         members.extend([
             ("process".into(), object(Process::FIELDS, &subject.process)),
             ("container".into(), container_value(subject)),
-            ("attribution".into(), subject.via.name().into()),
+            ("attribution".into(), subject.attribution.via.name().into()),
             ("cgroup".into(), object(CGROUP_FIELDS, subject)),
             ("namespaces".into(), object(Namespaces::FIELDS, &subject.namespaces)),
         ]);

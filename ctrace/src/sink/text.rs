@@ -33,6 +33,7 @@ impl Sink for Text {
         let dim = Style::new().dimmed();
         let type_style = match event.payload {
             Payload::OomKill(_) => AnsiColor::Red.on_default().bold(),
+            Payload::Exec(_) | Payload::Exit(_) => AnsiColor::Cyan.on_default(),
             Payload::Lost(_) => AnsiColor::Yellow.on_default().bold(),
         };
         let subject = event.subject.as_ref();

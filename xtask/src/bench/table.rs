@@ -35,7 +35,7 @@ impl Row {
 
 pub fn render(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<26} {:>4} {:>8} {:>8} {:>8} {:>8}\n",
+        "{:<30} {:>4} {:>8} {:>8} {:>8} {:>8}\n",
         "quantity", "unit", "median", "min", "max", "target"
     );
     for row in rows {
@@ -45,7 +45,7 @@ pub fn render(rows: &[Row]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<26} {:>4} {:>8.1} {min:>8.1} {max:>8.1} {target:>8}{verdict}",
+            "{:<30} {:>4} {:>8.1} {min:>8.1} {max:>8.1} {target:>8}{verdict}",
             row.name,
             row.unit,
             row.median()

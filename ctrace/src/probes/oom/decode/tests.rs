@@ -9,7 +9,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
 use crate::{
-    event::{Container, Event, Runtime, Via},
+    event::{Attribution, Container, Event, Runtime, Via},
     sink::{Json, Sink, Text},
 };
 
@@ -32,6 +32,10 @@ fn identity(pid: u32, comm: &[u8]) -> TaskIdentity {
     name[..comm.len()].copy_from_slice(comm);
     TaskIdentity {
         start_boottime_ns: 7_000_000_000,
+        parent_start_boottime_ns: 6_000_000_000,
+        mnt_ns_id: 70,
+        net_ns_id: 71,
+        pid_ns_id: 72,
         cgroup_v2: 63,
         cgroup_v1: 45,
         hierarchy_v1: 8,
@@ -92,17 +96,16 @@ fn record() -> OomKill {
 fn decode(record: &OomKill) -> (Subject, Oom) {
     let mut decoder = decoder();
     let (mut subject, mut payload) = decoder.decode(record.as_bytes()).expect("a whole record");
-    subject.via = Via::Cgroup;
-    subject.container = Some(
-        Container {
-            id: ID.to_owned(),
-            name: Some("batch".to_owned()),
-            runtime: Some(Runtime::Docker),
-            image: Some("bb:latest".to_owned()),
-            ..Container::default()
-        }
-        .into(),
-    );
+    let container = Container {
+        id: ID.to_owned(),
+        name: Some("batch".to_owned()),
+        runtime: Some(Runtime::Docker),
+        image: Some("bb:latest".to_owned()),
+        ..Container::default()
+    };
+    let container = Some(container.into());
+    subject.attribution =
+        Attribution { container, via: Via::Cgroup, ..Attribution::default() }.into();
     let paths = [&*format!("/docker/{ID}"), "/docker", "/"];
     for (cgroup, path) in payload.detail_mut().cgroups_mut().into_iter().zip(paths) {
         cgroup.path = Some(path.into());
@@ -179,8 +182,7 @@ fn a_victim_known_by_pid_alone_has_no_invented_facts() {
     record.flags = OomKill::LEVELS_OF_TRIGGER;
     record.victim = TaskIdentity::new_zeroed();
     record.victim.tid = 77;
-    let (mut subject, payload) = decoder().decode(record.as_bytes()).expect("a whole record");
-    subject.via = Via::Unknown;
+    let (subject, payload) = decoder().decode(record.as_bytes()).expect("a whole record");
     let Payload::OomKill(oom) = payload else { panic!() };
     assert_eq!(subject.process.pid, None);
     assert_eq!(subject.cgroup, None);

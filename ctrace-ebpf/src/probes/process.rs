@@ -1,0 +1,111 @@
+//! Processes that run another program, and those that end.
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    },
+    macros::{map, raw_tracepoint},
+    maps::PerCpuArray,
+    programs::RawTracePointContext,
+};
+use ctrace_common::{
+    Kind, TaskIdentity,
+    event::process::{Exec, ExecBuffer, Exit, MAX_ARGS, MAX_FILENAME},
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::{
+    emit, filter,
+    kernel::{Address, global},
+    task::{TASK_OFFSETS, Task},
+};
+
+/// `signal_struct.flags`: `include/linux/sched/signal.h`
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+#[map]
+static EXEC_RECORD: PerCpuArray<ExecBuffer> = PerCpuArray::with_max_entries(1, 0);
+
+/// `sched_process_exec(task, old_pid, bprm)`: the new address space is in place.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    let task = Task(Address(ctx.arg::<u64>(0)));
+    let bprm = Address(ctx.arg::<u64>(2));
+    let Some(buffer) = EXEC_RECORD.get_ptr_mut(0) else {
+        emit::lost(Kind::Exec);
+        return 0;
+    };
+    // SAFETY: the buffer belongs to this program on this CPU until it returns.
+    let ExecBuffer { exec, text } = unsafe { &mut *buffer };
+    exec.process = TaskIdentity::new_zeroed();
+    task.identify(&mut exec.process);
+    if !filter::may_want(&exec.process) {
+        return 0;
+    }
+    exec.old_tid = ctx.arg::<u32>(1);
+    let filename = bprm.follow(global!(TASK_OFFSETS, binprm_filename));
+    // SAFETY: the helper writes at most MAX_FILENAME bytes.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(
+            text.as_mut_ptr().cast(),
+            MAX_FILENAME as u32,
+            filename.0 as *const _,
+        )
+    };
+    let used = if (0..=MAX_FILENAME as i64).contains(&length) { length as usize } else { 0 };
+    exec.filename_len = used as u32;
+
+    let mm = task.0.follow(global!(TASK_OFFSETS, mm));
+    let start: u64 = mm.read(global!(TASK_OFFSETS, mm_arg_start));
+    let end: u64 = mm.read(global!(TASK_OFFSETS, mm_arg_end));
+    exec.args_total = end.saturating_sub(start).min(u32::MAX as u64) as u32;
+    let wanted = exec.args_total.min(MAX_ARGS as u32 - 1);
+    // SAFETY: MAX_ARGS bytes follow the longest file name.
+    let failed = unsafe {
+        bpf_probe_read_user(text.as_mut_ptr().add(used).cast(), wanted, start as *const _)
+    };
+    exec.args_len = if failed == 0 { wanted } else { 0 };
+    let size = size_of::<Exec>() + used + exec.args_len as usize;
+    exec.header = emit::header(Kind::Exec, size);
+    if size > size_of::<ExecBuffer>() {
+        return 0;
+    }
+    // SAFETY: `size` bytes of the buffer are filled.
+    emit::send(Kind::Exec, unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) });
+    0
+}
+
+/// `sched_process_exit(task)`: once for every thread; the last one counts.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+    // SAFETY: the helper returns the running task, which is the one that exits.
+    let task = Task(Address(unsafe { bpf_get_current_task() }));
+    let signal = task.signal();
+    // It counts down before the tracepoint, in all kernels.
+    if signal.read::<u32>(global!(TASK_OFFSETS, signal_live)) != 0 {
+        return 0;
+    }
+    let mut record = Exit {
+        header: emit::header(Kind::Exit, size_of::<Exit>()),
+        process: TaskIdentity::new_zeroed(),
+        status: 0,
+        reserved: 0,
+    };
+    task.identify(&mut record.process);
+    if !filter::may_want(&record.process) {
+        return 0;
+    }
+    let leader = task.0.follow(global!(TASK_OFFSETS, group_leader));
+    // The process has its leader's name; the last thread may have one of its own.
+    record.process.comm = leader.read(global!(TASK_OFFSETS, comm));
+    record.process.tid = record.process.tgid;
+    // As `wait_task_zombie` has it: <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L1159>.
+    let of_group = signal.read::<u32>(global!(TASK_OFFSETS, signal_flags)) & SIGNAL_GROUP_EXIT;
+    record.status = if of_group != 0 {
+        signal.read(global!(TASK_OFFSETS, signal_group_exit_code))
+    } else {
+        leader.read(global!(TASK_OFFSETS, exit_code))
+    };
+    emit::send(Kind::Exit, record.as_bytes());
+    0
+}

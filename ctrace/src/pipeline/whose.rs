@@ -1,0 +1,173 @@
+//! The stage between decoder and filter: whose an event is.
+
+use std::sync::Arc;
+
+use aya::maps::{MapData, RingBuf};
+use ctrace_common::{
+    Kind, Place,
+    event::{
+        cgroup::{CgroupChange, CgroupPath},
+        process::Fork,
+    },
+};
+use zerocopy::FromBytes;
+
+use crate::{
+    attribute::{Attributor, Identity, Kinship},
+    collect::{self, Places},
+    event::{Attribution, Cgroup, CgroupKey, Detail, Subject},
+    filter::Filter,
+    kernel::clock,
+};
+
+/// Attribution, with the ring that it lives on.
+pub struct Whose {
+    ring: RingBuf<MapData>,
+    attributor: Attributor,
+    places: Places,
+    /// The filter, where it asks for anything that a cgroup or a namespace can answer.
+    filter: Option<Filter>,
+    /// [`Attributor::epoch`] that `places` was told in.
+    epoch: u64,
+    /// All records of the ring before this time, nanoseconds since boot, are taken in.
+    pub drained_ns: u64,
+    /// Records that could not be decoded.
+    pub undecoded: u64,
+}
+
+impl Whose {
+    pub fn new(
+        ring: RingBuf<MapData>,
+        attributor: Attributor,
+        places: Places,
+        filter: &Filter,
+    ) -> Self {
+        let epoch = attributor.epoch();
+        let filter = filter.is_of_places().then(|| filter.clone());
+        Self { ring, attributor, places, filter, epoch, drained_ns: 0, undecoded: 0 }
+    }
+
+    /// Takes in all that came and went, and all metadata that was written.
+    pub fn catch_up(&mut self) {
+        let now = clock::boot_now();
+        let Self { ring, attributor, undecoded, .. } = self;
+        let mut take = |kind, record: &[u8]| {
+            if take_in(attributor, kind, record).is_none() {
+                *undecoded += 1;
+            }
+        };
+        while !collect::drain(ring, &mut take) {}
+        self.drained_ns = now;
+        self.attributor.on_readable();
+        if self.filter.is_some() && self.attributor.epoch() != self.epoch {
+            self.epoch = self.attributor.epoch();
+            self.places.allow_all();
+        }
+    }
+
+    /// Takes in the path of a cgroup that an event is about to name.
+    pub fn learn(&mut self, record: &[u8]) {
+        if learn(&mut self.attributor, record).is_none() {
+            self.undecoded += 1;
+        }
+    }
+
+    /// Looks at all cgroups anew: records of what came and went were lost.
+    pub fn walk(&mut self) {
+        self.attributor.walk(clock::boot_now());
+    }
+
+    /// All that happened before `drained_ns` has been taken out of the rings.
+    pub fn forget(&mut self, drained_ns: u64) {
+        self.attributor.forget(drained_ns);
+    }
+
+    /// Fills in whose the event's subjects are, and the paths of the cgroups it names. `now`:
+    /// nanoseconds since boot.
+    pub fn attribute(&mut self, subject: &mut Subject, detail: &mut dyn Detail, now: u64) {
+        self.attribute_one(subject, now);
+        for subject in detail.subjects_mut() {
+            self.attribute_one(subject, now);
+        }
+        for cgroup in detail.cgroups_mut() {
+            self.name(cgroup);
+        }
+    }
+
+    fn attribute_one(&mut self, subject: &mut Subject, now: u64) {
+        let who = Identity::of(subject);
+        subject.attribution = match self.attributor.recall(&who, now) {
+            Some(known) => known,
+            None => self.find(&who, Kinship::of(subject), now),
+        };
+        match &mut subject.cgroup {
+            Some(cgroup) => cgroup.path = self.attributor.path(cgroup.key),
+            None => {
+                let path = subject.attribution.path.as_ref();
+                subject.cgroup =
+                    path.map(|(key, path)| Cgroup { key: *key, path: Some(path.clone()) });
+            }
+        }
+    }
+
+    fn find(&mut self, who: &Identity, kin: Kinship, now: u64) -> Arc<Attribution> {
+        self.catch_up();
+        let found = self.attributor.resolve(who, kin, now);
+        for key in [who.v2, who.v1].into_iter().flatten() {
+            let place = self.attributor.of_place(key, now);
+            let mut bits = if place.container.is_some() { Place::TELLS } else { 0 };
+            if place.path.is_some() {
+                bits |= self.denied(&place);
+            }
+            self.places.set(Place::new(key.hierarchy, key.id), bits);
+        }
+        if let Some(id) = who.mnt_ns.id
+            && let Some(place) = self.attributor.of_mnt_ns(id, now)
+        {
+            let bits = self.denied(&place);
+            self.places.set(Place::new(Place::MNT_NS, id), bits);
+        }
+        found
+    }
+
+    fn denied(&self, place: &Attribution) -> u8 {
+        let is_denied = self.filter.as_ref().is_some_and(|filter| !filter.may_want(place));
+        if is_denied { Place::DENIED } else { 0 }
+    }
+
+    fn name(&mut self, cgroup: &mut Cgroup) {
+        cgroup.path = self.attributor.path(cgroup.key);
+    }
+}
+
+/// Takes in a record of the lifecycle ring; nothing where it is cut short.
+fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<()> {
+    match kind {
+        Kind::Fork => {
+            let (Fork { header, child }, _) = Fork::read_from_prefix(record).ok()?;
+            let child = Subject::of_record(&child, None);
+            attributor.resolve(&Identity::of(&child), Kinship::of(&child), header.time_ns);
+        }
+        _ => {
+            let (change, name) = CgroupChange::read_from_prefix(record).ok()?;
+            let CgroupChange { header, id, parent, hierarchy, level } = change;
+            let name = name.strip_suffix(&[0]).unwrap_or(name);
+            let key = CgroupKey { hierarchy, id };
+            match kind {
+                Kind::CgroupRmdir => attributor.removed(key, parent, level, name),
+                Kind::CgroupRelease => attributor.released(key, header.time_ns),
+                _ => attributor.made(key, parent, level, name),
+            }
+        }
+    }
+    Some(())
+}
+
+/// Teaches the attributor the path that a record holds; nothing where the record is cut short.
+fn learn(attributor: &mut Attributor, record: &[u8]) -> Option<()> {
+    let (path, names) = CgroupPath::read_from_prefix(record).ok()?;
+    let ids = path.ids.get(..path.depth as usize)?;
+    let names = names.split(|byte| *byte == 0);
+    attributor.learn(path.hierarchy, ids, names, path.truncated != 0);
+    Some(())
+}
