@@ -65,21 +65,26 @@ impl Filter {
 
     /// One container must be all that is asked: it, or one around it.
     fn wants_container(&self, attribution: &Attribution) -> bool {
+        !self.asks_of_containers() || attribution.containers().any(|one| self.wants_one(one))
+    }
+
+    fn asks_of_containers(&self) -> bool {
         let Self { containers, pods, namespaces, images, pids: _, cgroups: _ } = self;
-        if containers.is_empty() && pods.is_empty() && namespaces.is_empty() && images.is_empty() {
-            return true;
-        }
-        attribution.containers().any(|container| {
-            any(containers, |selector| matches(container, selector))
-                && any(pods, |pod| is_in_pod(container, pod))
-                && any(namespaces, |namespace| {
-                    let pod = container.pod.as_ref();
-                    pod.and_then(|pod| pod.namespace.as_ref()) == Some(namespace)
-                })
-                && any(images, |glob| {
-                    container.image.as_ref().is_some_and(|image| glob.matches(image))
-                })
-        })
+        !(containers.is_empty() && pods.is_empty() && namespaces.is_empty() && images.is_empty())
+    }
+
+    /// Whether the container by itself is all that is asked.
+    pub fn wants_one(&self, container: &Container) -> bool {
+        let Self { containers, pods, namespaces, images, pids: _, cgroups: _ } = self;
+        any(containers, |selector| matches(container, selector))
+            && any(pods, |pod| is_in_pod(container, pod))
+            && any(namespaces, |namespace| {
+                let pod = container.pod.as_ref();
+                pod.and_then(|pod| pod.namespace.as_ref()) == Some(namespace)
+            })
+            && any(images, |glob| {
+                container.image.as_ref().is_some_and(|image| glob.matches(image))
+            })
     }
 }
 

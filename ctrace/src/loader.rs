@@ -58,10 +58,11 @@ pub fn plan(probes: &[&'static dyn Probe], facts: &Facts) -> Vec<Planned> {
     probes.iter().map(|probe| (*probe, probe.plan(facts))).collect()
 }
 
-/// Loads and attaches. A hook that is not required degrades with a reason.
+/// Loads and attaches. A hook that is not required degrades with a reason. With no probe at all
+/// there are the hooks that attribution lives on.
 ///
 /// # Errors
-/// Where the object or a required hook cannot be loaded, or no probe can run.
+/// Where the object or a required hook cannot be loaded, or none of the probes can run.
 pub fn load(
     planned: &[Planned],
     facts: &Facts,
@@ -70,7 +71,7 @@ pub fn load(
 ) -> Result<Loaded> {
     let plans: Vec<_> =
         planned.iter().filter_map(|(probe, plan)| Some((*probe, plan.as_ref().ok()?))).collect();
-    if plans.is_empty() {
+    if plans.is_empty() && !planned.is_empty() {
         let reasons = planned.iter().filter_map(|(probe, plan)| {
             Some(format!("{}: {}", probe.name(), plan.as_ref().err()?))
         });

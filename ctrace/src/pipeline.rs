@@ -4,6 +4,8 @@
 //! reader that stalls does not stop the drain. The channel between them is bounded, and what does
 //! not fit is counted.
 
+mod follow;
+mod turns;
 mod whose;
 
 use std::{
@@ -34,6 +36,8 @@ use crate::{
     plan::Limits,
     probes::Decoder,
 };
+pub use follow::{Follow, follow};
+pub use turns::Happening;
 use whose::Whose;
 
 /// Events that wait for the writer.

@@ -160,7 +160,7 @@ impl Nodes {
     }
 
     /// The path of what is known, and the id where the knowledge ends before the root.
-    fn build(&self, key: CgroupKey) -> (CgroupPath, Option<CgroupKey>) {
+    pub fn build(&self, key: CgroupKey) -> (CgroupPath, Option<CgroupKey>) {
         let mut levels: Vec<(u64, &str)> = Vec::new();
         let mut at = key;
         let unknown = loop {

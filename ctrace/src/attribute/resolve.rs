@@ -33,6 +33,8 @@ pub struct Known {
     pub container: Arc<Container>,
     /// From its runtime's files; else from the path alone.
     pub from_metadata: bool,
+    /// Level of its own cgroup below the root of the path; the first is 1.
+    pub depth: usize,
 }
 
 impl Resolution {
@@ -97,7 +99,7 @@ pub fn resolve(
             continue;
         }
         let owner = at_level(path, key, depth, staged)
-            .map(|container| Known { container, from_metadata: true })
+            .map(|container| Known { container, from_metadata: true, depth })
             .or_else(|| of_candidate(candidate?, chain.is_empty(), staged));
         if let Some(known) = owner {
             is_helper = false;
@@ -134,7 +136,8 @@ fn of_candidate(candidate: &Candidate, is_outermost: bool, staged: &mut Staged) 
     }
     let from_metadata = metadata.is_some();
     let container = metadata.unwrap_or_else(|| Arc::new(of_path(candidate)));
-    Some(Known { container: completed(container, candidate), from_metadata })
+    let depth = candidate.depth;
+    Some(Known { container: completed(container, candidate), from_metadata, depth })
 }
 
 /// All that a path alone says.

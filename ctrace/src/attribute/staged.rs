@@ -7,7 +7,7 @@ use super::CgroupFs;
 use super::bounded::Bounded;
 use super::cgroup::is_hex64;
 use super::runtime::{Metadata, Placement};
-use crate::event::{CgroupKey, Container};
+use crate::event::{CgroupKey, Container, Runtime, State};
 
 /// Containers that are remembered, living or not.
 const MAX_CONTAINERS: usize = 8 << 10;
@@ -38,6 +38,7 @@ pub struct Staged {
     /// cgroup's name say as much.
     by_cgroup: Bounded<CgroupKey, Vec<Entry>>,
     generation: u64,
+    changes: u64,
 }
 
 impl Staged {
@@ -46,6 +47,7 @@ impl Staged {
             by_id: Bounded::new(MAX_CONTAINERS, MAX_BYTES),
             by_cgroup: Bounded::new(MAX_CONTAINERS, MAX_BYTES / 4),
             generation: 0,
+            changes: 0,
         }
     }
 
@@ -66,6 +68,7 @@ impl Staged {
                 let bytes = entries.iter().map(size_of_entry).sum();
                 self.by_cgroup.insert(key, entries, bytes);
                 self.generation += 1;
+                self.changes += 1;
             }
         }
         let Slot { entries, is_asked } =
@@ -75,6 +78,7 @@ impl Staged {
             let is_other = best(&entries).map(|best| best.container.clone()) != known;
             let bytes = entries.iter().map(size_of_entry).sum();
             self.by_id.insert(id, Slot { entries, is_asked }, bytes);
+            self.changes += 1;
             self.generation += u64::from(is_asked && is_other);
         }
     }
@@ -111,18 +115,59 @@ impl Staged {
         Some(engine.map_or(container, |entry| entry.container.clone()))
     }
 
+    /// What the files say of the container `id`, the best first. Of an id in free text, which
+    /// several containers may have, what they say of the one that owns the cgroup, or else of those
+    /// of its runtime.
+    pub fn told(&mut self, id: &str, runtime: Option<Runtime>, key: CgroupKey) -> Vec<Entry> {
+        let by_id = self.by_id.get(id).map_or_else(Vec::new, |slot| slot.entries.clone());
+        let mut told = by_id;
+        if !is_hex64(id) {
+            let of_cgroup: &[Entry] = self.by_cgroup.get(&key).map_or(&[], |entries| entries);
+            told.retain(|entry| match of_cgroup {
+                [] => entry.container.runtime == runtime,
+                owners => owners.iter().any(|owner| is_same_container(owner, entry)),
+            });
+        }
+        told.sort_by_key(Entry::order);
+        told
+    }
+
+    /// All that the files say.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.by_id.values().flat_map(|slot| &slot.entries)
+    }
+
+    /// Times that something new was read.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.by_id.values().flat_map(|slot| &slot.entries).map(|entry| &*entry.container)
     }
 }
 
 impl Entry {
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The first process: pid, and start in clock ticks since boot.
+    pub fn init(&self) -> Option<(u32, Option<u64>)> {
+        self.metadata.init.map(|(pid, start)| (pid, Some(start)))
+    }
+
+    /// What it did when the file was written.
+    pub fn state(&self) -> Option<State> {
+        None
+    }
+
     /// The best first: a name, then the backend that knows more.
-    fn order(&self) -> (bool, usize) {
+    pub fn order(&self) -> (bool, usize) {
         (self.container.name.is_none(), self.rank)
     }
 
-    fn source(&self) -> &Path {
+    pub fn source(&self) -> &Path {
         &self.metadata.source
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod check;
+mod containers;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -27,11 +28,13 @@ Examples:
   ctrace watch                          everything, live, until Ctrl-C
   ctrace watch --container batch        one container, by name or start of its id
   ctrace watch -e oom -o json | jq .    OOM kills, for programs
+  ctrace containers                     what runs here, of every runtime
   ctrace check                          what works on this host, and what is lost";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Watch(watch::Args),
+    Containers(containers::Args),
     Check(check::Args),
     /// Prints a shell's completions, for example: ctrace completions bash >
     /// /etc/bash_completion.d/ctrace
@@ -48,6 +51,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Watch(args) => watch::run(args),
+            Command::Containers(args) => containers::run(args),
             Command::Check(args) => check::run(args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -167,7 +167,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// Resolves at Ctrl-C or SIGTERM. From then on they end the process at once: the writer may hang on
 /// a reader that does not read.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {

@@ -5,6 +5,7 @@
 mod attribution;
 mod container;
 pub mod field;
+mod listed;
 mod lost;
 mod oom;
 mod process;
@@ -16,6 +17,7 @@ pub mod text;
 pub use attribution::*;
 pub use container::*;
 use field::Value;
+pub use listed::*;
 pub use lost::Lost;
 pub use oom::{Constraint, Level, Memory, Oom, OomVia};
 pub use process::{Exec, Exit, signal_name};

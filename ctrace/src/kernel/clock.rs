@@ -28,3 +28,11 @@ pub fn boot_now() -> u64 {
 pub fn wall_of_boot(boot_ns: u64) -> i128 {
     wall_now() - now(libc::CLOCK_BOOTTIME) + i128::from(boot_ns)
 }
+
+/// Nanoseconds since boot of a time in clock ticks, as `/proc/PID/stat` has it; `None` where the
+/// length of a tick is unknown.
+pub fn boot_ns_of_ticks(ticks: u64) -> Option<u64> {
+    // SAFETY: sysconf has no preconditions.
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
+    1_000_000_000_u64.checked_div(per_second)?.checked_mul(ticks)
+}

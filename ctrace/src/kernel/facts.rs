@@ -1,6 +1,6 @@
 //! Everything about this kernel that a plan is made from.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::fs;
 
 use anyhow::{Context, Result, bail};
 
@@ -50,7 +50,7 @@ impl Facts {
             page_size: page_size.try_into().context("the page size is unknown")?,
             // A kernel without NUMA has node 0 only.
             nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
-            host_mnt_ns: fs::metadata("/proc/1/ns/mnt").map_or(0, |ns| ns.ino() as u32),
+            host_mnt_ns: host::mnt_ns_of_init(),
             _trial: trial,
         })
     }

@@ -1,6 +1,6 @@
 //! What this process may do on this host: kernel release, lockdown, capabilities.
 
-use std::{fs, io};
+use std::{fs, io, os::unix::fs::MetadataExt};
 
 /// The capabilities that ctrace's parts need. Values are `CAP_*` of
 /// `include/uapi/linux/capability.h`.
@@ -122,6 +122,11 @@ impl Lockdown {
 /// Where `/proc` is not mounted.
 pub fn kernel_release() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end().to_owned())
+}
+
+/// Inode of the host's mount namespace: that of process 1; 0 where it cannot be read.
+pub fn mnt_ns_of_init() -> u32 {
+    fs::metadata("/proc/1/ns/mnt").map_or(0, |ns| ns.ino() as u32)
 }
 
 #[cfg(test)]

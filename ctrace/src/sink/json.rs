@@ -6,6 +6,7 @@ use super::Sink;
 use crate::event::{
     CGROUP_FIELDS, Event, Namespaces, Process, VERSION, container_value,
     field::{Value, object},
+    rfc3339,
 };
 
 /// The documented, versioned schema: [`crate::event::schema`].
@@ -36,11 +37,4 @@ fn value(event: &Event) -> Value<'_> {
     let detail = event.payload.detail();
     members.push((detail.key().into(), detail.value()));
     Value::Object(members)
-}
-
-/// UTC with nine digits of a second, whatever they are: the width never changes.
-fn rfc3339(time_ns: i128) -> String {
-    jiff::Timestamp::from_nanosecond(time_ns)
-        .map(|time| format!("{time:.9}"))
-        .unwrap_or_else(|_| "1970-01-01T00:00:00.000000000Z".to_owned())
 }

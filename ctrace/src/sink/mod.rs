@@ -6,7 +6,7 @@ mod text;
 use std::io::{self, Write};
 
 pub use json::Json;
-pub use text::Text;
+pub use text::{Text, clock};
 
 use crate::event::Event;
 

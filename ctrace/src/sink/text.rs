@@ -58,7 +58,7 @@ impl Sink for Text {
 }
 
 /// Local time of day with milliseconds; the date is not repeated on every line.
-fn clock(time_ns: i128, zone: &jiff::tz::TimeZone) -> String {
+pub fn clock(time_ns: i128, zone: &jiff::tz::TimeZone) -> String {
     jiff::Timestamp::from_nanosecond(time_ns)
         .map(|time| time.to_zoned(zone.clone()).strftime("%H:%M:%S%.3f").to_string())
         .unwrap_or_else(|_| "??:??:??".to_owned())
