@@ -51,8 +51,7 @@ impl Filter {
     }
 
     fn wants_path(&self, attribution: &Attribution) -> bool {
-        self.cgroups.is_empty()
-            || self.is_below(attribution.path.as_ref().map(|(_, path)| &**path))
+        self.cgroups.is_empty() || self.is_below(attribution.path.as_ref().map(|(_, path)| &**path))
     }
 
     fn is_below(&self, path: Option<&str>) -> bool {
@@ -82,9 +81,7 @@ impl Filter {
                 let pod = container.pod.as_ref();
                 pod.and_then(|pod| pod.namespace.as_ref()) == Some(namespace)
             })
-            && any(images, |glob| {
-                container.image.as_ref().is_some_and(|image| glob.matches(image))
-            })
+            && any(images, |glob| container.image.as_ref().is_some_and(|image| glob.matches(image)))
     }
 }
 

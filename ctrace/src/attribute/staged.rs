@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::CgroupFs;
 use super::bounded::Bounded;
 use super::cgroup::is_hex64;
-use super::runtime::{Metadata, Placement};
+use super::runtime::{Init, Metadata, Placement};
 use crate::event::{CgroupKey, Container, Runtime, State};
 
 /// Containers that are remembered, living or not.
@@ -152,14 +152,13 @@ impl Entry {
         &self.metadata
     }
 
-    /// The first process: pid, and start in clock ticks since boot.
-    pub fn init(&self) -> Option<(u32, Option<u64>)> {
-        self.metadata.init.map(|(pid, start)| (pid, Some(start)))
+    pub fn init(&self) -> Option<Init> {
+        self.metadata.init
     }
 
     /// What it did when the file was written.
     pub fn state(&self) -> Option<State> {
-        None
+        self.metadata.state
     }
 
     /// The best first: a name, then the backend that knows more.
@@ -198,7 +197,7 @@ fn merged(mut entries: Vec<Entry>, entry: &Entry) -> Option<Vec<Entry>> {
 /// never used again (Linux 5.5 and later, 64-bit), so that the key stays true for late events.
 fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
     // A state that outlived its container names cgroups that may be another's by now.
-    if metadata.init.is_some_and(|(pid, start)| !is_running(pid, start)) {
+    if metadata.init.is_some_and(|init| !is_running(init)) {
         return Vec::new();
     }
     match &metadata.placement {
@@ -215,15 +214,19 @@ fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
     }
 }
 
-fn is_running(pid: u32, start: u64) -> bool {
+/// Whether there is that process; where its start is not known, one with its pid.
+fn is_running(init: Init) -> bool {
+    let Init { pid, start_ticks } = init;
     let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
-    process.and_then(|process| process.stat().ok()).is_some_and(|stat| stat.starttime == start)
+    process
+        .and_then(|process| process.stat().ok())
+        .is_some_and(|stat| start_ticks.is_none_or(|start| stat.starttime == start))
 }
 
 /// About what an entry takes; a node of a map has its own cost.
 fn size_of_entry(entry: &Entry) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let Container { id, name, runtime: _, image, labels, pod } = &*entry.container;
+    let Container { id, name, runtime: _, image, labels, pod, is_sandbox: _ } = &*entry.container;
     let labels: usize = labels.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
     let pod = pod.as_ref().map_or(0, |pod| text(&pod.name) + text(&pod.namespace) + text(&pod.uid));
     let container = size_of::<Container>() + id.len() + text(name) + text(image) + labels + pod;

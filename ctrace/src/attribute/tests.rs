@@ -54,6 +54,8 @@ impl Host {
             podman: vec![at("storage")],
             runc: vec![at("runc")],
             crun: vec![at("crun")],
+            namespaced: vec![at("containerd/runc")],
+            ..Roots::default()
         };
         let attributor = Attributor::with_roots(FakeCgroups(mounts), HOST_NS, &roots);
         Self { root, attributor, now: 1_000 * MS }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::runtime::{Store, is_hidden, subdirectories};
+use super::runtime::{Files, Store, is_hidden, subdirectories};
 
 /// A file of a store that was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +90,7 @@ impl Watcher {
                     let _ = inotify::remove_watch(inotify, wd);
                 }
             } else {
-                let is_directory = flags.contains(ReadFlags::ISDIR);
-                let is_whole = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
-                self.changed(wd, &name, is_directory, is_whole, &mut written);
+                self.changed(wd, &name, flags, &mut written);
             }
         }
         written.sort_unstable();
@@ -117,23 +115,20 @@ impl Watcher {
         }
     }
 
-    /// Something with `name` is new in the directory of `wd`.
-    fn changed(
-        &mut self,
-        wd: i32,
-        name: &[u8],
-        is_directory: bool,
-        is_whole: bool,
-        written: &mut Vec<Written>,
-    ) {
+    /// Something has happened to `name` in the directory of `wd`.
+    fn changed(&mut self, wd: i32, name: &[u8], flags: ReadFlags, written: &mut Vec<Written>) {
         let Some(Directory { path, places }) = self.directories.get(&wd) else { return };
+        let is_directory = flags.contains(ReadFlags::ISDIR);
         let name = OsStr::from_bytes(name);
         let path = path.join(name);
         for (store, place) in places.clone() {
             match place {
                 Place::Ancestor if is_directory => self.watch(store, written),
-                Place::Above(0) if is_whole && name == self.stores[store].file => {
-                    written.push(Written { store, path: path.clone() });
+                Place::Above(0) if !is_directory => {
+                    let file = self.stores[store].file;
+                    if file.takes(name) && is_whole(file, flags, &path) {
+                        written.push(Written { store, path: path.clone() });
+                    }
                 }
                 Place::Above(above @ 1..) if is_directory && !is_hidden(name) => {
                     self.watch_tree(store, &path, above - 1, written);
@@ -205,10 +200,10 @@ impl Watcher {
     ) -> bool {
         let is_watched = self.add(store, directory, Place::Above(above));
         if above == 0 {
-            let path = directory.join(self.stores[store].file);
-            if path.is_file() {
-                written.push(Written { store, path });
-            }
+            let files = self.stores[store].file;
+            let mut paths = files.inside(directory);
+            paths.retain(|path| files == Files::Names || path.is_file());
+            written.extend(paths.into_iter().map(|path| Written { store, path }));
         } else {
             for below in subdirectories(directory) {
                 self.watch_tree(store, &below, above - 1, written);
@@ -246,6 +241,17 @@ impl Watcher {
                 path.is_dir()
             }
         }
+    }
+}
+
+/// Whether an event says that there is something to read at `path`. A name is whole as soon as it is
+/// there: a symbolic link is never written to.
+fn is_whole(file: Files, flags: ReadFlags, path: &Path) -> bool {
+    let is_written = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
+    match file {
+        Files::Named(_) => is_written,
+        Files::Any => is_written && path.symlink_metadata().is_ok_and(|found| found.is_file()),
+        Files::Names => flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO),
     }
 }
 

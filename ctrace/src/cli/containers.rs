@@ -141,8 +141,7 @@ fn look(
         complete(&mut listed.cgroups, layout);
         if let Some(process) = &mut listed.process {
             let ticks = process.start_ticks;
-            process.started_ns =
-                ticks.and_then(clock::boot_ns_of_ticks).map(clock::wall_of_boot);
+            process.started_ns = ticks.and_then(clock::boot_ns_of_ticks).map(clock::wall_of_boot);
         }
     }
     let mut units = if args.units { attributor.units() } else { Vec::new() };

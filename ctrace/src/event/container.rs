@@ -17,6 +17,8 @@ pub struct Container {
     pub image: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub pod: Option<Pod>,
+    /// It holds a pod's namespaces and does nothing else: `pause`, podman's infra container.
+    pub is_sandbox: bool,
 }
 
 /// The Kubernetes pod of a container.
@@ -100,11 +102,22 @@ impl Container {
             doc: "Its Kubernetes pod: name, namespace, uid; null: none known",
             get: |container| container.pod.as_ref().map(|pod| object(Pod::FIELDS, pod)).into(),
         },
+        Field {
+            name: "sandbox",
+            ty: Type::Flag,
+            doc: "Whether it is a pod's pause container, not a workload",
+            get: |container| Value::Flag(container.is_sandbox),
+        },
     ];
 
-    /// Its name, else the first 12 characters of its id.
+    /// Its name, else the first 12 characters of its id; of a pod's pause container, its pod's.
     pub fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.short_id())
+        let own = || self.name.clone().unwrap_or_else(|| self.short_id());
+        match &self.pod {
+            _ if !self.is_sandbox => own(),
+            Some(Pod { name: Some(pod), .. }) => format!("pause of pod {pod}"),
+            Some(_) | None => format!("pause {}", own()),
+        }
     }
 
     /// The first 12 characters of its id.
@@ -114,7 +127,12 @@ impl Container {
 
     /// All that names it, in a line.
     pub fn describe(&self) -> String {
-        let mut line = self.name.clone().unwrap_or_else(|| "name unknown".to_owned());
+        let name = self.name.as_deref();
+        let mut line = match (self.is_sandbox, name) {
+            (false, name) => name.unwrap_or("name unknown").to_owned(),
+            (true, Some(name)) => format!("{name}, a pod's pause container"),
+            (true, None) => "a pod's pause container".to_owned(),
+        };
         let runtime = self.runtime.map_or("runtime unknown", Runtime::name);
         line += &format!(", {runtime} {}", self.short_id());
         if let Some(image) = &self.image {
@@ -139,4 +157,43 @@ impl Pod {
         },
         Field { name: "uid", ty: Type::Text, doc: "UID", get: |pod| pod.uid.as_ref().into() },
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(name: Option<&str>, pod: Option<&str>) -> Container {
+        Container {
+            id: "0123456789abcdef".into(),
+            name: name.map(Into::into),
+            runtime: Some(Runtime::Containerd),
+            pod: pod.map(|pod| Pod {
+                name: Some(pod.into()),
+                namespace: Some("prod".into()),
+                uid: None,
+            }),
+            is_sandbox: true,
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn a_pause_container_is_called_one() {
+        let of_pod = pause(None, Some("web-0"));
+        assert_eq!(of_pod.label(), "pause of pod web-0");
+        let line = "a pod's pause container, containerd 0123456789ab, pod prod/web-0";
+        assert_eq!(of_pod.describe(), line);
+        let infra = pause(Some("e24d7bff9966-infra"), None);
+        assert_eq!(infra.label(), "pause e24d7bff9966-infra");
+        assert!(infra.describe().starts_with("e24d7bff9966-infra, a pod's pause container, "));
+        assert_eq!(pause(None, None).label(), "pause 0123456789ab");
+    }
+
+    #[test]
+    fn a_workload_is_called_by_its_name() {
+        let web = Container { is_sandbox: false, ..pause(Some("web"), Some("web-0")) };
+        assert_eq!(web.label(), "web");
+        assert_eq!(web.describe(), "web, containerd 0123456789ab, pod prod/web-0");
+    }
 }

@@ -97,11 +97,7 @@ fn take(whose: &mut Whose, turns: &mut Turns, losses: &mut Losses) -> Vec<Happen
 }
 
 /// What of it is asked for. Of starts and ends at most as many as are `left`.
-fn wanted(
-    happenings: Vec<Happening>,
-    filter: &Filter,
-    left: &mut Option<u64>,
-) -> Vec<Happening> {
+fn wanted(happenings: Vec<Happening>, filter: &Filter, left: &mut Option<u64>) -> Vec<Happening> {
     let is_wanted = |happening: &Happening| match happening {
         Happening::Lost(_) => true,
         Happening::Turn { listed, .. } => filter.wants_one(&listed.container),

@@ -132,7 +132,8 @@ impl Turns {
     ) {
         let there = attributor.living();
         let is_there = |key: &CgroupKey| there.contains(key);
-        let gone: Vec<CgroupKey> = self.groups.keys().filter(|key| !is_there(key)).copied().collect();
+        let gone: Vec<CgroupKey> =
+            self.groups.keys().filter(|key| !is_there(key)).copied().collect();
         for key in gone {
             self.remove(attributor, key, now_ns, say);
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::runtime;
+use super::super::runtime::{self, Init};
 use super::super::staged::Entry;
 use crate::event::{CgroupPlace, FirstProcess, Listed, NamespaceInodes, Source, State};
 
@@ -35,8 +35,7 @@ pub fn look(listed: &mut Listed, told: &[Entry], mounts: &[(u32, PathBuf)], deta
     if details {
         let number = |file| directories.iter().find_map(|directory| number(&directory.join(file)));
         listed.tasks = number("pids.current");
-        listed.memory_bytes =
-            number("memory.current").or_else(|| number("memory.usage_in_bytes"));
+        listed.memory_bytes = number("memory.current").or_else(|| number("memory.usage_in_bytes"));
         if let Some(process) = &mut listed.process {
             process.namespaces = namespaces(process.pid);
         }
@@ -66,14 +65,15 @@ fn first_process(
     inside: &[u32],
     directories: &[PathBuf],
 ) -> Option<(FirstProcess, String)> {
-    for entry in told {
-        let Some((pid, told_ticks)) = entry.init() else { continue };
+    let mut inits: Vec<(Init, &Entry)> =
+        told.iter().filter_map(|entry| Some((entry.init()?, entry))).collect();
+    // Without its start, the pid may be another's by now.
+    inits.sort_by_key(|(init, _)| init.start_ticks.is_none());
+    for (Init { pid, start_ticks: told_ticks }, entry) in inits {
         let Some(ticks) = start_ticks(pid) else { continue };
         let is_inside = inside.contains(&pid);
         let is_it = match told_ticks {
-            // A state that says no cgroup, or a cgroup that is not this one's.
             Some(told) => told == ticks && (is_inside || listed.cgroups.is_empty()),
-            // Without its start, the pid may be another's by now.
             None => is_inside,
         };
         if is_it {

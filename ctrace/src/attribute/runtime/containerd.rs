@@ -1,19 +1,37 @@
 //! containerd: the OCI bundles of its tasks,
-//! `<state>/io.containerd.runtime.v2.task/<namespace>/<id>/config.json` (OCI runtime specification).
+//! `<state>/io.containerd.runtime.v2.task/<namespace>/<id>/{config.json,init.pid}` (OCI runtime
+//! specification; the pid is its shim's, `containerd/pkg/process/init.go`).
 //!
 //! The annotations are those of the CRI plugin (`containerd/pkg/cri/annotations`) and of nerdctl
-//! (`nerdctl/pkg/labels`).
+//! (`nerdctl/pkg/labels`). Labels, and the image of a container that is not the CRI plugin's, are in
+//! containerd's database only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::{Backend, Metadata, Placement, Store, id_of, said};
+use super::{Backend, Files, IdIn, Init, Metadata, Store, id_of, oci, said};
 use crate::event::{Container, Pod, Runtime};
 
 /// Where containerd keeps its tasks' bundles, below its state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
+
+fn stores(states: &[PathBuf], file: &'static str) -> Vec<Store> {
+    let store = |state: &PathBuf| Store {
+        root: state.join(TASKS),
+        depth: 2,
+        file: Files::Named(file),
+        id: IdIn::Directory(2),
+        runtime: Some(Runtime::Containerd),
+    };
+    states.iter().map(store).collect()
+}
+
+/// The runtime of a bundle's container, unless its annotations know better.
+fn runtime(store: &Store, bundle: &Path) -> Option<Runtime> {
+    let namespace = bundle.parent().and_then(Path::file_name);
+    // Docker's own namespace in a containerd: the name is in docker's file.
+    if namespace.is_some_and(|name| name == "moby") { Some(Runtime::Docker) } else { store.runtime }
+}
 
 pub struct Containerd {
     stores: Vec<Store>,
@@ -22,28 +40,8 @@ pub struct Containerd {
 impl Containerd {
     /// `states`: containerd's state directories, by default `/run/containerd`.
     pub fn new(states: &[PathBuf]) -> Self {
-        let store = |state: &PathBuf| Store {
-            root: state.join(TASKS),
-            depth: 2,
-            file: "config.json",
-            runtime: Runtime::Containerd,
-        };
-        Self { stores: states.iter().map(store).collect() }
+        Self { stores: stores(states, "config.json") }
     }
-}
-
-#[derive(Deserialize)]
-struct Spec {
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    linux: Option<Linux>,
-}
-
-#[derive(Deserialize)]
-struct Linux {
-    #[serde(rename = "cgroupsPath", default)]
-    cgroups_path: Option<String>,
 }
 
 impl Backend for Containerd {
@@ -52,42 +50,61 @@ impl Backend for Containerd {
     }
 
     fn parse(&self, store: &Store, path: &Path, content: &[u8]) -> Result<Vec<Metadata>, String> {
-        let Spec { annotations, linux } =
-            serde_json::from_slice(content).map_err(|error| error.to_string())?;
+        let (mut annotations, placement) = oci::parse(content)?;
         let bundle = path.parent().ok_or("no bundle")?;
-        let namespace = bundle.parent().and_then(Path::file_name).unwrap_or_default();
-        let mut annotations = annotations.unwrap_or_default();
         let mut cri = |key: &str| said(annotations.remove(&format!("io.kubernetes.cri.{key}")));
         let pod = Pod {
             name: cri("sandbox-name"),
             namespace: cri("sandbox-namespace"),
             uid: cri("sandbox-uid"),
         };
-        let (name, image) = (cri("container-name"), cri("image-name"));
-        let nerdctl = annotations.keys().any(|key| key.starts_with("nerdctl/"));
-        let runtime = match namespace.to_str() {
-            // Docker's own namespace in a containerd: the name is in docker's file.
-            Some("moby") => Runtime::Docker,
-            _ if nerdctl => Runtime::Nerdctl,
-            _ => store.runtime,
+        let (name, image, kind) = (cri("container-name"), cri("image-name"), cri("container-type"));
+        let is_nerdctl = annotations.keys().any(|key| key.starts_with("nerdctl/"));
+        let runtime = match runtime(store, bundle) {
+            Some(Runtime::Containerd) if is_nerdctl => Some(Runtime::Nerdctl),
+            runtime => runtime,
         };
         let container = Container {
             id: id_of(path)?,
             name: name.or_else(|| said(annotations.remove("nerdctl/name"))),
-            runtime: Some(runtime),
+            runtime,
             image,
             labels: BTreeMap::new(),
             pod: (pod != Pod::default()).then_some(pod),
+            is_sandbox: kind.as_deref() == Some("sandbox"),
         };
-        let cgroups_path = linux.and_then(|linux| linux.cgroups_path);
-        // `<slice>:<prefix>:<id>` is for systemd, and a relative path depends on the caller's cgroup.
-        let absolute = cgroups_path.filter(|path| path.starts_with('/') && !path.contains(':'));
+        let bundle = Some(bundle.to_owned());
+        Ok(vec![Metadata { bundle, placement, ..Metadata::new(path, container) }])
+    }
+}
+
+/// The pid of each task's first process, whatever low-level runtime started it.
+pub struct InitPid {
+    stores: Vec<Store>,
+}
+
+impl InitPid {
+    /// As [`Containerd::new`].
+    pub fn new(states: &[PathBuf]) -> Self {
+        Self { stores: stores(states, "init.pid") }
+    }
+}
+
+impl Backend for InitPid {
+    fn stores(&self) -> &[Store] {
+        &self.stores
+    }
+
+    fn parse(&self, store: &Store, path: &Path, content: &[u8]) -> Result<Vec<Metadata>, String> {
+        let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
+        let pid = text.trim().parse().map_err(|_| "no pid")?;
+        let bundle = path.parent().ok_or("no bundle")?;
+        let runtime = runtime(store, bundle);
+        let container = Container { id: id_of(path)?, runtime, ..Container::default() };
         Ok(vec![Metadata {
-            container,
-            source: path.to_owned(),
             bundle: Some(bundle.to_owned()),
-            placement: absolute.map_or(Placement::Unsaid, Placement::InHierarchies),
-            init: None,
+            init: Some(Init { pid, start_ticks: None }),
+            ..Metadata::new(path, container)
         }])
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Backend, Metadata, Placement, Store, id_of, said};
+use super::{Backend, Init, Metadata, Placement, Store, id_of, said};
 use crate::event::{Container, Runtime};
 
 pub struct Crun {
@@ -12,15 +12,10 @@ pub struct Crun {
 }
 
 impl Crun {
-    /// `roots`: crun's `--root`, by default `/run/crun`.
-    pub fn new(roots: &[PathBuf]) -> Self {
-        let store = |root: &PathBuf| Store {
-            root: root.clone(),
-            depth: 1,
-            file: "status",
-            runtime: Runtime::Crun,
-        };
-        Self { stores: roots.iter().map(store).collect() }
+    /// `roots`: crun's `--root`, by default `/run/crun`. `namespaced`: those that containerd's shims
+    /// use, with a directory per namespace.
+    pub fn new(roots: &[PathBuf], namespaced: &[PathBuf]) -> Self {
+        Self { stores: super::state_stores(roots, namespaced, "status", Runtime::Crun) }
     }
 }
 
@@ -45,12 +40,12 @@ impl Backend for Crun {
         let Status { pid, process_start_time, cgroup_path, bundle } =
             serde_json::from_slice(content).map_err(|error| error.to_string())?;
         let id = id_of(path)?;
+        let runtime = super::state_runtime(store, path);
         Ok(vec![Metadata {
-            container: Container { id, runtime: Some(store.runtime), ..Container::default() },
-            source: path.to_owned(),
             bundle: said(bundle).map(PathBuf::from),
             placement: said(cgroup_path).map_or(Placement::Unsaid, Placement::InHierarchies),
-            init: Some((pid, process_start_time)),
+            init: Some(Init { pid, start_ticks: Some(process_start_time) }),
+            ..Metadata::new(path, Container { id, runtime, ..Container::default() })
         }])
     }
 }

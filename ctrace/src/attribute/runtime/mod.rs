@@ -5,9 +5,15 @@
 //! ones that touch the disk.
 
 pub mod containerd;
+pub mod cri_o;
 pub mod crun;
 pub mod docker;
 mod file;
+pub mod kubernetes;
+pub mod lxc;
+pub mod machined;
+pub mod nerdctl;
+mod oci;
 pub mod podman;
 pub mod roots;
 pub mod runc;
@@ -17,18 +23,42 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cgroup::is_hex64;
+pub use crate::event::State;
 use crate::event::{Container, Runtime};
 
 /// Files of one kind: `<root>/<depth names>/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub root: PathBuf,
-    /// Directories between the root and the file; the last of them is named after the container.
-    /// 0: one file lists all containers.
+    /// Directories between the root and the files.
     pub depth: usize,
-    pub file: &'static str,
-    /// Whose containers these are.
-    pub runtime: Runtime,
+    pub file: Files,
+    pub id: IdIn,
+    /// Whose containers these are, where the store says so.
+    pub runtime: Option<Runtime>,
+}
+
+/// Which entries of a directory are of interest. Hidden ones are only where they are named: they are
+/// the runtimes' temporary files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// The regular file of this name.
+    Named(&'static str),
+    /// Every regular file.
+    Any,
+    /// The names of regular files and symbolic links; their content is not read.
+    Names,
+}
+
+/// Where the id of a file's container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdIn {
+    /// The name of the directory this many levels below the root.
+    Directory(usize),
+    /// Somewhere in the file's name.
+    FileName,
+    /// The file's content, and then it has 64 digits.
+    Content,
 }
 
 /// What one file says about one container.
@@ -40,8 +70,32 @@ pub struct Metadata {
     /// The OCI bundle: ties a low-level runtime's state to its engine's metadata.
     pub bundle: Option<PathBuf>,
     pub placement: Placement,
-    /// Init process: pid and start, in clock ticks since boot (field 22 of `/proc/PID/stat`).
-    pub init: Option<(u32, u64)>,
+    pub init: Option<Init>,
+    /// As of the file's writing, where it says so.
+    pub state: Option<State>,
+}
+
+/// The first process of a container, in the host's pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Init {
+    pub pid: u32,
+    /// Clock ticks since boot (field 22 of `/proc/PID/stat`). Without it, the pid may be another
+    /// process's by now.
+    pub start_ticks: Option<u64>,
+}
+
+impl Metadata {
+    /// What the file at `source` says, if that is all.
+    fn new(source: &Path, container: Container) -> Self {
+        Self {
+            container,
+            source: source.to_owned(),
+            bundle: None,
+            placement: Placement::Unsaid,
+            init: None,
+            state: None,
+        }
+    }
 }
 
 /// Which cgroups the metadata says are the container's.
@@ -73,19 +127,49 @@ pub trait Backend {
 }
 
 /// All backends on `roots`; of several answers about one id the earlier backend's is the better.
+///
+/// Engines come before the low-level runtimes that they call, which know no names, and what any user
+/// can write comes last.
 pub fn backends(roots: &roots::Roots) -> Vec<Box<dyn Backend>> {
-    vec![
-        Box::new(docker::Docker::new(&roots.docker)),
-        Box::new(podman::Podman::new(&roots.podman)),
-        Box::new(containerd::Containerd::new(&roots.containerd)),
-        Box::new(crun::Crun::new(&roots.crun)),
-        Box::new(runc::Runc::new(&roots.runc, &roots.containerd)),
-    ]
+    let roots::Roots {
+        docker,
+        containerd,
+        nerdctl,
+        podman,
+        lxc,
+        machined,
+        runc,
+        crun,
+        namespaced,
+        kubernetes,
+        users,
+    } = roots;
+    let mut backends: Vec<Box<dyn Backend>> = vec![
+        Box::new(docker::Docker::new(docker)),
+        // The annotations of a pod's container say more than the list that it is also in.
+        Box::new(cri_o::CriO::new(podman)),
+        Box::new(podman::Podman::new(podman)),
+        // A container that was renamed keeps its first name in its bundle.
+        Box::new(nerdctl::Nerdctl::new(nerdctl)),
+        Box::new(containerd::Containerd::new(containerd)),
+        Box::new(machined::Machined::new(machined)),
+        Box::new(lxc::Lxc::new(lxc)),
+        Box::new(crun::Crun::new(crun, namespaced)),
+        Box::new(runc::Runc::new(runc, namespaced)),
+        Box::new(containerd::InitPid::new(containerd)),
+        Box::new(kubernetes::Logs::new(kubernetes)),
+    ];
+    backends.extend(users.iter().flat_map(|users| self::backends(users)));
+    backends
 }
 
 /// Reads one file of `store`.
 pub fn read(backend: &dyn Backend, store: &Store, path: &Path) -> Lookup {
-    match file::read(path) {
+    let content = match store.file {
+        Files::Names => Ok(Some(Vec::new())),
+        Files::Named(_) | Files::Any => file::read(path),
+    };
+    match content {
         Ok(None) => Lookup::Unknown,
         Ok(Some(content)) => match backend.parse(store, path, &content) {
             Ok(found) if found.is_empty() => Lookup::Unknown,
@@ -121,17 +205,48 @@ pub fn lookup(backend: &dyn Backend, id: &str) -> Lookup {
     }
 }
 
-/// Where `store` would have the file of `id`.
+/// Where `store` would have the files of `id`.
 fn candidates(store: &Store, id: &str) -> Vec<PathBuf> {
-    match store.depth {
-        // The one file is long, and lists ids of 64 digits only.
-        0 if !is_hex64(id) => Vec::new(),
-        0 => vec![store.root.join(store.file)],
-        1 => vec![store.root.join(id).join(store.file)],
-        _ => subdirectories(&store.root)
-            .into_iter()
-            .map(|namespace| namespace.join(id).join(store.file))
-            .collect(),
+    if store.id == IdIn::Content && !is_hex64(id) {
+        return Vec::new();
+    }
+    let mut directories = vec![store.root.clone()];
+    for level in 1..=store.depth {
+        directories = if store.id == IdIn::Directory(level) {
+            directories.iter().map(|directory| directory.join(id)).collect()
+        } else {
+            directories.iter().flat_map(|directory| subdirectories(directory)).collect()
+        };
+    }
+    let may_be = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str);
+        store.id != IdIn::FileName || name.is_some_and(|name| name.contains(id))
+    };
+    directories.iter().flat_map(|directory| store.file.inside(directory)).filter(may_be).collect()
+}
+
+impl Files {
+    /// Whether an entry with `name` is one, by its name.
+    pub fn takes(self, name: &OsStr) -> bool {
+        match self {
+            Files::Named(file) => name == file,
+            Files::Any | Files::Names => !is_hidden(name),
+        }
+    }
+
+    /// Those that are in `directory`; a named one also where it is not.
+    pub fn inside(self, directory: &Path) -> Vec<PathBuf> {
+        if let Files::Named(file) = self {
+            return vec![directory.join(file)];
+        }
+        let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+        let is_one = |entry: &fs::DirEntry| {
+            let kind = entry.file_type();
+            let is_kind = kind
+                .is_ok_and(|kind| kind.is_file() || (self == Files::Names && kind.is_symlink()));
+            is_kind && self.takes(&entry.file_name())
+        };
+        entries.flatten().filter(is_one).map(|entry| entry.path()).collect()
     }
 }
 
@@ -151,15 +266,49 @@ pub fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// An id that may become a part of a path.
+/// An id that may become a part of a path and of a line of text.
 pub fn is_safe_id(id: &str) -> bool {
-    !id.is_empty() && id.len() <= 255 && !id.starts_with('.') && !id.contains(['/', '\0'])
+    !id.is_empty()
+        && id.len() <= 255
+        && !id.starts_with('.')
+        && !id.contains(|c: char| c == '/' || c.is_control())
 }
 
 /// The container's directory in `<store>/<id>/<file>`: its name is the id.
 fn id_of(path: &Path) -> Result<String, String> {
-    let id = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+    safe_name(path.parent())
+}
+
+/// The last component of `path`, where it may be an id.
+fn safe_name(path: Option<&Path>) -> Result<String, String> {
+    let id = path.and_then(Path::file_name).and_then(OsStr::to_str);
     id.filter(|id| is_safe_id(id)).map(Into::into).ok_or_else(|| "no id in the path".into())
+}
+
+/// Where a low-level runtime keeps `<root>/<id>/<file>`, or in a root of containerd's shims
+/// `<root>/<namespace>/<id>/<file>`.
+fn state_stores(
+    roots: &[PathBuf],
+    namespaced: &[PathBuf],
+    file: &'static str,
+    runtime: Runtime,
+) -> Vec<Store> {
+    let store = |root: &PathBuf, depth, runtime| Store {
+        root: root.clone(),
+        depth,
+        file: Files::Named(file),
+        id: IdIn::Directory(depth),
+        runtime,
+    };
+    let own = roots.iter().map(|root| store(root, 1, Some(runtime)));
+    own.chain(namespaced.iter().map(|root| store(root, 2, Some(Runtime::Containerd)))).collect()
+}
+
+/// Whose container the state at `path` is: in a shim's root, `moby` is docker's namespace.
+fn state_runtime(store: &Store, path: &Path) -> Option<Runtime> {
+    let namespace = path.parent().and_then(Path::parent).and_then(Path::file_name);
+    let is_docker = store.depth == 2 && namespace.is_some_and(|name| name == "moby");
+    if is_docker { Some(Runtime::Docker) } else { store.runtime }
 }
 
 /// Empty text says nothing.

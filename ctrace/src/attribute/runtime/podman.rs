@@ -3,18 +3,24 @@
 //! `containers.go`; the metadata is podman's `libpod/storage.go` or CRI-O's
 //! `internal/storage/runtime.go`).
 //!
-//! podman keeps labels in its own database only.
+//! podman keeps labels, and which pod a container is in, in its own database only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Backend, Metadata, Placement, Store, is_safe_id, said};
-use crate::event::{Container, Pod, Runtime};
+use super::{Backend, Files, IdIn, Metadata, Store, is_safe_id, kubernetes, said};
+use crate::event::{Container, Runtime};
 
 /// Storage drivers whose lists are read.
 const DRIVERS: [&str; 3] = ["overlay", "vfs", "btrfs"];
+
+/// Where containers/storage has its containers.
+pub fn directories(storages: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    let of = |storage: &PathBuf| DRIVERS.map(|driver| storage.join(format!("{driver}-containers")));
+    storages.iter().flat_map(of)
+}
 
 pub struct Podman {
     stores: Vec<Store>,
@@ -24,16 +30,16 @@ impl Podman {
     /// `storages`: `/var/lib/containers/storage`, where the lists are, and its run directory
     /// `/run/containers/storage`, where the volatile ones are.
     pub fn new(storages: &[PathBuf]) -> Self {
-        let mut stores = Vec::new();
-        for storage in storages {
-            for driver in DRIVERS {
-                for file in ["containers.json", "volatile-containers.json"] {
-                    let root = storage.join(format!("{driver}-containers"));
-                    stores.push(Store { root, depth: 0, file, runtime: Runtime::Podman });
-                }
-            }
-        }
-        Self { stores }
+        let store = |root: PathBuf| {
+            ["containers.json", "volatile-containers.json"].map(|file| Store {
+                root: root.clone(),
+                depth: 0,
+                file: Files::Named(file),
+                id: IdIn::Content,
+                runtime: Some(Runtime::Podman),
+            })
+        };
+        Self { stores: directories(storages).flat_map(store).collect() }
     }
 }
 
@@ -52,9 +58,9 @@ struct Entry {
 #[serde(rename_all = "kebab-case", default)]
 struct Engine {
     image_name: Option<String>,
-    /// CRI-O only.
+    /// CRI-O only: the id of the pod's sandbox.
     pod_id: Option<String>,
-    /// CRI-O only: the container's name in its pod.
+    /// CRI-O only: the container's name in its pod, of a sandbox the pod's.
     metadata_name: Option<String>,
 }
 
@@ -67,38 +73,38 @@ impl Backend for Podman {
         let entries: Vec<Entry> =
             serde_json::from_slice(content).map_err(|error| error.to_string())?;
         let entries = entries.into_iter().filter(|entry| is_safe_id(&entry.id));
-        Ok(entries.map(|entry| metadata(store, path, entry)).collect())
+        Ok(entries.map(|entry| Metadata::new(path, container(store, entry))).collect())
     }
 }
 
-fn metadata(store: &Store, path: &Path, entry: Entry) -> Metadata {
+fn container(store: &Store, entry: Entry) -> Container {
     let Entry { id, names, metadata } = entry;
     let engine = metadata.and_then(|json| serde_json::from_str::<Engine>(&json).ok());
     let Engine { image_name, pod_id, metadata_name } = engine.unwrap_or_default();
-    let is_crio = said(pod_id).is_some();
-    let name = names.unwrap_or_default().into_iter().next();
-    let container = Container {
-        id,
-        name: said(if is_crio { metadata_name.or(name.clone()) } else { name.clone() }),
-        runtime: Some(if is_crio { Runtime::CriO } else { store.runtime }),
-        image: said(image_name),
-        labels: BTreeMap::new(),
-        pod: name.filter(|_| is_crio).as_deref().and_then(pod_of),
-    };
-    Metadata {
-        container,
-        source: path.to_owned(),
-        bundle: None,
-        placement: Placement::Unsaid,
-        init: None,
+    let name = said(names.unwrap_or_default().into_iter().next());
+    let common =
+        Container { id, image: said(image_name), labels: BTreeMap::new(), ..Container::default() };
+    match said(pod_id) {
+        Some(pod_id) => Container {
+            name: said(metadata_name).or(name.clone()).filter(|_| pod_id != common.id),
+            runtime: Some(Runtime::CriO),
+            pod: name.as_deref().and_then(kubernetes::pod_of_name),
+            is_sandbox: pod_id == common.id,
+            ..common
+        },
+        None => Container {
+            is_sandbox: name.as_deref().is_some_and(is_infra),
+            name,
+            runtime: store.runtime,
+            ..common
+        },
     }
 }
 
-/// The pod in CRI-O's `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>`; Kubernetes allows none of
-/// these names an underscore.
-fn pod_of(name: &str) -> Option<Pod> {
-    let mut parts = name.strip_prefix("k8s_")?.split('_').skip(1);
-    let (pod, namespace, uid) = (parts.next()?, parts.next()?, parts.next()?);
-    let some = |text: &str| said(Some(text.to_owned()));
-    Some(Pod { name: some(pod), namespace: some(namespace), uid: some(uid) })
+/// Whether podman gave this name to a pod's infra container: the first 12 digits of the pod's id and
+/// `-infra` (podman `libpod/runtime_pod_linux.go`).
+fn is_infra(name: &str) -> bool {
+    name.strip_suffix("-infra").is_some_and(|pod| {
+        pod.len() == 12 && pod.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }

@@ -1,9 +1,16 @@
 //! Where the runtimes of this host keep their files.
+//!
+//! The usual directories are taken whether or not they exist; others where a configuration file or
+//! the command line of a running daemon names them. Nothing is asked of a daemon.
 
-use std::fs;
+mod config;
+mod daemons;
+
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use super::{file, subdirectories};
+use config::Docker;
+use daemons::Daemon;
 
 /// Directories, by runtime. They need not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,150 +19,183 @@ pub struct Roots {
     pub docker: Vec<PathBuf>,
     /// containerd's state directories.
     pub containerd: Vec<PathBuf>,
+    /// nerdctl's data roots, each for one containerd.
+    pub nerdctl: Vec<PathBuf>,
     /// containers/storage's graph and run roots.
     pub podman: Vec<PathBuf>,
+    /// LXC's `lxc.lxcpath`.
+    pub lxc: Vec<PathBuf>,
+    /// systemd-machined's state.
+    pub machined: Vec<PathBuf>,
     pub runc: Vec<PathBuf>,
     pub crun: Vec<PathBuf>,
+    /// runc's and crun's, with a directory per containerd namespace.
+    pub namespaced: Vec<PathBuf>,
+    /// The kubelet's links to the containers' logs.
+    pub kubernetes: Vec<PathBuf>,
+    /// The same of rootless containers. Any user can write what he likes there.
+    pub users: Option<Box<Roots>>,
+}
+
+/// A user who may have containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct User {
+    /// None where only the directory is known.
+    uid: Option<u32>,
+    home: PathBuf,
 }
 
 impl Roots {
-    /// The usual directories, and those that dockerd's configuration or the command line of a running
-    /// dockerd names.
+    /// The directories of this host.
     pub fn discover() -> Self {
-        let mut docker = Docker::default();
-        let config = fs::read("/etc/docker/daemon.json").unwrap_or_default();
-        docker.merge(Docker::of_config(&config));
-        for arguments in dockerd_command_lines() {
-            docker.merge(Docker::of_arguments(&arguments));
+        Self::of(Path::new("/"), &daemons::running(Path::new("/proc")))
+    }
+
+    /// The directories of the host whose root directory is `host`, where `daemons` run.
+    fn of(host: &Path, daemons: &[Daemon]) -> Self {
+        let at = |path: &str| host.join(path.trim_start_matches('/'));
+        let mut docker = Docker::of_config(&config::read(&at("/etc/docker/daemon.json")));
+        docker.data_roots.insert(0, at("/var/lib/docker"));
+        docker.exec_roots.insert(0, at("/run/docker"));
+        let mut containerd = vec![at("/run/containerd"), at("/run/k3s/containerd")];
+        containerd
+            .extend(config::containerd_state(&config::read(&at("/etc/containerd/config.toml"))));
+        for daemon in daemons.iter().filter(|daemon| !daemon.is_rootless) {
+            docker.merge(Docker::of_daemon(daemon, config::read));
+            containerd.extend(config::containerd_states(daemon, config::read));
         }
-        Self::with(docker)
-    }
-
-    fn with(found: Docker) -> Self {
-        let mut docker = vec![PathBuf::from("/var/lib/docker")];
-        docker.extend(found.data_roots);
-        let mut containerd = vec![PathBuf::from("/run/containerd")];
-        let exec_roots = [PathBuf::from("/run/docker")].into_iter().chain(found.exec_roots);
-        containerd.extend(exec_roots.map(|root| root.join("containerd/daemon")));
-        Self {
-            docker: distinct(docker),
-            containerd: distinct(containerd),
-            podman: ["/var/lib/containers/storage", "/run/containers/storage"]
-                .map(PathBuf::from)
-                .into(),
-            runc: state_roots("runc"),
-            crun: state_roots("crun"),
+        let mut podman = Vec::new();
+        for file in ["/usr/share/containers/storage.conf", "/etc/containers/storage.conf"] {
+            podman.extend(config::storage_roots(&config::read(&at(file))));
         }
+        podman.extend([at("/var/lib/containers/storage"), at("/run/containers/storage")]);
+        let mut lxc = vec![at("/var/lib/lxc")];
+        lxc.extend(config::lxc_path(&config::read(&at("/etc/lxc/lxc.conf"))));
+        let mut nerdctl = vec![at("/var/lib/nerdctl/1935db59")];
+        nerdctl.extend(subdirectories(&at("/var/lib/nerdctl")));
+        // crun's is there when root started it out of a login session.
+        let low_level = |name: &str| vec![at("/run").join(name), at("/run/user/0").join(name)];
+        let mut roots = Self {
+            lxc,
+            nerdctl,
+            podman,
+            machined: vec![at("/run/systemd/machines")],
+            runc: low_level("runc"),
+            crun: low_level("crun"),
+            kubernetes: vec![at("/var/log/containers")],
+            ..Self::with(docker, containerd)
+        };
+        let users = Self::of_users(host, daemons).sorted();
+        roots.users = (users != Self::default()).then(|| Box::new(users));
+        roots.sorted()
     }
-}
 
-/// What dockerd was told.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Docker {
-    data_roots: Vec<PathBuf>,
-    exec_roots: Vec<PathBuf>,
-}
-
-impl Docker {
-    fn merge(&mut self, other: Self) {
-        self.data_roots.extend(other.data_roots);
-        self.exec_roots.extend(other.exec_roots);
+    /// What follows from docker's directories and containerd's.
+    fn with(docker: Docker, mut containerd: Vec<PathBuf>) -> Self {
+        let Docker { data_roots, exec_roots } = docker;
+        containerd.extend(exec_roots.iter().map(|root| root.join("containerd/daemon")));
+        let mut namespaced: Vec<PathBuf> =
+            containerd.iter().map(|state| state.join("runc")).collect();
+        for root in &exec_roots {
+            namespaced.push(root.join("runtime-runc"));
+            let is_runtime = |path: &PathBuf| {
+                path.file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"runtime-"))
+            };
+            namespaced.extend(subdirectories(root).into_iter().filter(is_runtime));
+        }
+        Self { docker: data_roots, containerd, namespaced, ..Self::default() }
     }
 
-    /// `--data-root X`, `--data-root=X` and the older `--graph` and `-g`; the same for `--exec-root`.
-    fn of_arguments(arguments: &[String]) -> Self {
-        let mut docker = Self::default();
-        for (index, argument) in arguments.iter().enumerate() {
-            let (option, value) = match argument.split_once('=') {
-                Some((option, value)) => (option, Some(value)),
-                None => (argument.as_str(), arguments.get(index + 1).map(String::as_str)),
-            };
-            let Some(path) = value.map(PathBuf::from).filter(|path| path.is_absolute()) else {
-                continue;
-            };
-            match option {
-                "--data-root" | "--graph" | "-g" => docker.data_roots.push(path),
-                "--exec-root" => docker.exec_roots.push(path),
-                _ => {}
+    /// The directories of users. Only those that exist: there are many homes and few with containers.
+    fn of_users(host: &Path, daemons: &[Daemon]) -> Self {
+        let (mut docker, mut containerd) = (Docker::default(), Vec::new());
+        let (mut podman, mut nerdctl) = (Vec::new(), Vec::new());
+        let (mut runc, mut crun) = (Vec::new(), Vec::new());
+        for User { uid, home } in users(host) {
+            let docker_config = home.join(".config/docker/daemon.json");
+            let storage_config = home.join(".config/containers/storage.conf");
+            // Root's is what the system's files say, and its home is no place for containers.
+            if uid != Some(0) {
+                docker.data_roots.push(home.join(".local/share/docker"));
+                docker.merge(Docker::of_config(&config::read_users(&docker_config)));
+                podman.push(home.join(".local/share/containers/storage"));
+                podman.extend(config::storage_roots(&config::read_users(&storage_config)));
+                nerdctl.extend(subdirectories(&home.join(".local/share/nerdctl")));
             }
         }
-        docker
+        let sessions = subdirectories(&host.join("run/user"));
+        for session in sessions.iter().filter(|path| path.file_name().is_some_and(|uid| uid != "0"))
+        {
+            docker.exec_roots.push(session.join("docker"));
+            containerd.push(session.join("containerd"));
+            podman.push(session.join("containers"));
+            runc.push(session.join("runc"));
+            crun.push(session.join("crun"));
+        }
+        for daemon in daemons.iter().filter(|daemon| daemon.is_rootless) {
+            docker.merge(Docker::of_daemon(daemon, config::read_users));
+            containerd.extend(config::containerd_states(daemon, config::read_users));
+        }
+        let roots = Self { nerdctl, podman, runc, crun, ..Self::with(docker, containerd) };
+        roots.existing()
     }
 
-    fn of_config(json: &[u8]) -> Self {
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "kebab-case", default)]
-        struct Config {
-            data_root: Option<PathBuf>,
-            graph: Option<PathBuf>,
-            exec_root: Option<PathBuf>,
+    fn lists(&mut self) -> [&mut Vec<PathBuf>; 10] {
+        let Self {
+            docker,
+            containerd,
+            nerdctl,
+            podman,
+            lxc,
+            machined,
+            runc,
+            crun,
+            namespaced,
+            kubernetes,
+            users: _,
+        } = self;
+        let (engines, low) = ([docker, containerd, nerdctl, podman], [runc, crun, namespaced]);
+        let ([a, b, c, d], [e, f, g]) = (engines, low);
+        [a, b, c, d, lxc, machined, e, f, g, kubernetes]
+    }
+
+    fn existing(mut self) -> Self {
+        for list in self.lists() {
+            list.retain(|path| path.is_dir());
         }
-        let Config { data_root, graph, exec_root } =
-            serde_json::from_slice(json).unwrap_or_default();
-        let absolute = |path: &PathBuf| path.is_absolute();
-        Self {
-            data_roots: data_root.into_iter().chain(graph).filter(absolute).collect(),
-            exec_roots: exec_root.into_iter().filter(absolute).collect(),
+        self
+    }
+
+    /// Each directory once: two discoveries of the same are equal.
+    fn sorted(mut self) -> Self {
+        for list in self.lists() {
+            list.sort_unstable();
+            list.dedup();
         }
+        self
     }
 }
 
-/// `/run/NAME`, and the same below each user's `XDG_RUNTIME_DIR`, where rootless containers are, and
-/// crun's also when root started it out of a login session.
-fn state_roots(name: &str) -> Vec<PathBuf> {
-    let users = fs::read_dir("/run/user").into_iter().flatten().flatten().map(|user| user.path());
-    let sessions = [PathBuf::from("/run/user/0")].into_iter().chain(users);
-    let roots = [PathBuf::from("/run")].into_iter().chain(sessions);
-    distinct(roots.map(|root| root.join(name)).collect())
-}
-
-/// Command lines of the host's running dockerds.
-fn dockerd_command_lines() -> Vec<Vec<String>> {
-    let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
-    let command_lines = processes.flatten().filter_map(|process| process.cmdline().ok());
-    command_lines
-        .filter(|arguments| {
-            let program = arguments.first().map(Path::new).and_then(Path::file_name);
-            program.is_some_and(|name| name == "dockerd")
-        })
-        .collect()
-}
-
-fn distinct(paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    let mut seen = Vec::new();
-    for path in paths {
-        if !seen.contains(&path) {
-            seen.push(path);
+/// Users with a home in `/etc/passwd` or below `/home`, where those of a directory service are.
+fn users(host: &Path) -> Vec<User> {
+    let passwd = config::read(&host.join("etc/passwd"));
+    let passwd = String::from_utf8_lossy(&passwd);
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let (uid, home) = (fields.get(2)?.parse().ok()?, Path::new(fields.get(5)?));
+        // Some system users have `/` for a home.
+        let home = host.join(home.strip_prefix("/").ok()?);
+        (home != host).then_some(User { uid: Some(uid), home })
+    };
+    let mut users: Vec<User> = passwd.lines().filter_map(of_line).collect();
+    for home in subdirectories(&host.join("home")) {
+        if users.iter().all(|user| user.home != home) {
+            users.push(User { uid: None, home });
         }
     }
-    seen
+    users
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn command_lines() {
-        let of = |line: &str| {
-            Docker::of_arguments(&line.split(' ').map(String::from).collect::<Vec<_>>())
-        };
-        let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(of("dockerd --data-root /d").data_roots, paths(&["/d"]));
-        assert_eq!(of("dockerd -H x --graph=/d --exec-root /e").exec_roots, paths(&["/e"]));
-        assert_eq!(of("dockerd -g /d").data_roots, paths(&["/d"]));
-        assert_eq!(of("dockerd --data-root"), Docker::default());
-        assert_eq!(of("dockerd --data-root ../d"), Docker::default());
-    }
-
-    #[test]
-    fn configuration() {
-        let found = Docker::of_config(br#"{"data-root":"/d","exec-root":"/e","debug":true}"#);
-        let roots = Roots::with(found);
-        assert_eq!(roots.docker, ["/var/lib/docker", "/d"].map(PathBuf::from));
-        assert!(roots.containerd.contains(&"/e/containerd/daemon".into()));
-        for other in [&b""[..], b"[]", b"{\"data-root\":3}", b"\xff"] {
-            assert_eq!(Docker::of_config(other), Docker::default());
-        }
-    }
-}
+mod tests;

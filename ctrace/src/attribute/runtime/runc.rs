@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Backend, Metadata, Placement, Store, id_of};
+use super::{Backend, Init, Metadata, Placement, Store, id_of};
 use crate::event::{Container, Runtime};
 
 pub struct Runc {
@@ -13,23 +13,10 @@ pub struct Runc {
 }
 
 impl Runc {
-    /// `roots`: runc's `--root`, by default `/run/runc`. `containerd_states`: containerd calls runc
-    /// with a root per namespace, `<state>/runc/<namespace>`.
-    pub fn new(roots: &[PathBuf], containerd_states: &[PathBuf]) -> Self {
-        let file = "state.json";
-        let own = roots.iter().map(|root| Store {
-            root: root.clone(),
-            depth: 1,
-            file,
-            runtime: Runtime::Runc,
-        });
-        let containerds = containerd_states.iter().map(|state| Store {
-            root: state.join("runc"),
-            depth: 2,
-            file,
-            runtime: Runtime::Containerd,
-        });
-        Self { stores: own.chain(containerds).collect() }
+    /// `roots`: runc's `--root`, by default `/run/runc`. `namespaced`: those that containerd's shims
+    /// use, with a directory per namespace.
+    pub fn new(roots: &[PathBuf], namespaced: &[PathBuf]) -> Self {
+        Self { stores: super::state_stores(roots, namespaced, "state.json", Runtime::Runc) }
     }
 }
 
@@ -65,12 +52,13 @@ impl Backend for Runc {
         }
         let labels = config.and_then(|config| config.labels).unwrap_or_default();
         let bundle = labels.iter().find_map(|label| label.strip_prefix("bundle="));
+        let runtime = super::state_runtime(store, path);
+        let cgroups = cgroup_paths.unwrap_or_default().into_values().collect();
         Ok(vec![Metadata {
-            container: Container { id, runtime: Some(store.runtime), ..Container::default() },
-            source: path.to_owned(),
             bundle: bundle.map(PathBuf::from),
-            placement: Placement::Mounted(cgroup_paths.unwrap_or_default().into_values().collect()),
-            init: Some((init_process_pid, init_process_start)),
+            placement: Placement::Mounted(cgroups),
+            init: Some(Init { pid: init_process_pid, start_ticks: Some(init_process_start) }),
+            ..Metadata::new(path, Container { id, runtime, ..Container::default() })
         }])
     }
 }

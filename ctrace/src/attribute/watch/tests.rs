@@ -1,10 +1,10 @@
 use std::fs;
 
 use super::*;
-use crate::event::Runtime;
+use crate::attribute::runtime::IdIn;
 
 fn store(root: PathBuf, depth: usize) -> Store {
-    Store { root, depth, file: "f", runtime: Runtime::Docker }
+    Store { root, depth, file: Files::Named("f"), id: IdIn::Directory(depth), runtime: None }
 }
 
 fn paths(written: Vec<Written>) -> Vec<PathBuf> {
@@ -93,4 +93,29 @@ fn an_overflow_reads_everything_again() {
     assert_eq!(watcher.overflows(), 1);
     write(&lost);
     assert_eq!(paths(watcher.drain()), [lost]);
+}
+
+#[test]
+fn any_file_or_its_name_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let old = write(&at("old"));
+    std::os::unix::fs::symlink("/nowhere", at("unit:old.scope")).unwrap();
+    let store = |file| Store { file, id: IdIn::FileName, ..store(root.path().into(), 0) };
+    let (mut any, written) = Watcher::new(vec![store(Files::Any)]);
+    assert_eq!(paths(written), [old.clone()]);
+    let (mut names, mut written) = Watcher::new(vec![store(Files::Names)]);
+    written.sort_unstable();
+    assert_eq!(paths(written), [old, at("unit:old.scope")]);
+
+    // As machined writes: a temporary file, a rename, and a link.
+    let temporary = write(&at(".#new0123"));
+    fs::rename(temporary, at("new")).unwrap();
+    std::os::unix::fs::symlink("new", at("unit:new.scope")).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    assert_eq!(paths(any.drain()), [at("new")]);
+    assert_eq!(paths(names.drain()), [at("new"), at("unit:new.scope")]);
+    // A link that is moved is a link still.
+    fs::rename(at("unit:new.scope"), at("unit:other.scope")).unwrap();
+    assert_eq!(any.drain(), []);
 }

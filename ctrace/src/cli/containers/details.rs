@@ -11,8 +11,7 @@ const LABEL_WIDTH: usize = 10;
 
 /// A block of lines. `bold`: only for a terminal.
 pub fn details(listed: &Listed, bold: bool) -> String {
-    let Listed { container, outer, cgroups, state, process, tasks, memory_bytes, sources } =
-        listed;
+    let Listed { container, outer, cgroups, state, process, tasks, memory_bytes, sources } = listed;
     let style = Style::new().bold();
     let head = escape(&container.label());
     let mut text = if bold { format!("{style}{head}{style:#}\n") } else { head + "\n" };

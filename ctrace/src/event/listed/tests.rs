@@ -58,7 +58,10 @@ fn a_start_names_the_container_and_its_cgroups() {
     let value = json(&listed.turn_value(Turn::Start, 1));
     let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
     assert_eq!(keys.len(), 5, "{keys:?}");
-    assert_eq!((&value["type"], &value["container"]["id"]), (&"container_start".into(), &"web".into()));
+    assert_eq!(
+        (&value["type"], &value["container"]["id"]),
+        (&"container_start".into(), &"web".into())
+    );
     assert_eq!(json(&listed.turn_value(Turn::End, 1))["type"], "container_end");
 }
 

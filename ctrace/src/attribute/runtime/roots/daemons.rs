@@ -1,0 +1,147 @@
+//! The daemons that run on the host, by `/proc`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Ancestors that are looked at. A rootless dockerd is a grandchild or great-grandchild of
+/// rootlesskit's.
+const MAX_ANCESTORS: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Dockerd,
+    Containerd,
+}
+
+/// A running daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    pub program: Program,
+    pub arguments: Vec<String>,
+    /// Below rootlesskit, in a mount namespace of its own, where the paths are the host's.
+    pub is_rootless: bool,
+}
+
+/// The daemons in `proc`. One in a container has paths of that container: it is not the host's.
+pub fn running(proc: &Path) -> Vec<Daemon> {
+    let Some(host) = mount_namespace(&proc.join("1")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
+    let mut daemons = Vec::new();
+    for entry in entries.flatten() {
+        let is_pid = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if !is_pid {
+            continue;
+        }
+        let process = entry.path();
+        let program = match comm(&process).as_deref() {
+            Some("dockerd") => Program::Dockerd,
+            Some("containerd") => Program::Containerd,
+            _ => continue,
+        };
+        let is_hosts = mount_namespace(&process).is_some_and(|own| own == host);
+        let is_rootless = !is_hosts && is_below_rootlesskit(proc, &process, &host);
+        if is_hosts || is_rootless {
+            daemons.push(Daemon { program, arguments: arguments(&process), is_rootless });
+        }
+    }
+    daemons
+}
+
+/// Whether the nearest ancestor in the host's mount namespace is rootlesskit; of a container's
+/// process it is a shim or conmon.
+fn is_below_rootlesskit(proc: &Path, process: &Path, host: &Path) -> bool {
+    let mut process = process.to_owned();
+    for _ in 0..MAX_ANCESTORS {
+        let Some(parent) = parent(&process) else { return false };
+        process = proc.join(parent);
+        if mount_namespace(&process).is_some_and(|own| own == host) {
+            return comm(&process).as_deref() == Some("rootlesskit");
+        }
+    }
+    false
+}
+
+fn mount_namespace(process: &Path) -> Option<PathBuf> {
+    fs::read_link(process.join("ns/mnt")).ok()
+}
+
+fn comm(process: &Path) -> Option<String> {
+    let comm = fs::read(process.join("comm")).ok()?;
+    Some(String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned())
+}
+
+/// `PPid` of `/proc/PID/status`.
+fn parent(process: &Path) -> Option<OsString> {
+    let status = fs::read(process.join("status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let pid = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
+    pid.parse::<u32>().ok().filter(|pid| *pid != 0).map(|pid| pid.to_string().into())
+}
+
+fn arguments(process: &Path) -> Vec<String> {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let arguments = line.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
+    arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const HOST: &str = "mnt:[1]";
+
+    fn process(proc: &Path, pid: u32, parent: u32, comm: &str, mnt: &str, line: &str) {
+        let directory = proc.join(pid.to_string());
+        fs::create_dir_all(directory.join("ns")).unwrap();
+        symlink(mnt, directory.join("ns/mnt")).unwrap();
+        fs::write(directory.join("comm"), format!("{comm}\n")).unwrap();
+        let status = format!("Name:\t{comm}\nUmask:\t0022\nPPid:\t{parent}\nUid:\t0\n");
+        fs::write(directory.join("status"), status).unwrap();
+        fs::write(directory.join("cmdline"), line.replace(' ', "\0") + "\0").unwrap();
+    }
+
+    fn found(proc: &Path) -> Vec<(String, bool)> {
+        let daemons = running(proc).into_iter();
+        let mut found: Vec<_> =
+            daemons.map(|daemon| (daemon.arguments.join(" "), daemon.is_rootless)).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn the_hosts_and_rootless_ones_but_not_a_containers() {
+        let proc = tempfile::tempdir().unwrap();
+        let proc = proc.path();
+        process(proc, 1, 0, "systemd", HOST, "/sbin/init");
+        process(proc, 10, 1, "dockerd", HOST, "dockerd --data-root /d");
+        process(proc, 11, 10, "containerd", HOST, "containerd --config /c");
+        process(proc, 12, 1, "sshd", HOST, "dockerd --data-root /lie");
+        process(proc, 20, 1, "containerd-shim", HOST, "containerd-shim");
+        process(proc, 21, 20, "tini", "mnt:[2]", "tini");
+        process(proc, 22, 21, "dockerd", "mnt:[2]", "dockerd --data-root /inside");
+        process(proc, 30, 1, "rootlesskit", HOST, "rootlesskit");
+        process(proc, 31, 30, "exe", "mnt:[3]", "/proc/self/exe");
+        process(proc, 32, 31, "dockerd", "mnt:[3]", "dockerd --rootless");
+        // Its parents are in a circle.
+        process(proc, 41, 42, "dockerd", "mnt:[4]", "dockerd --circle");
+        process(proc, 42, 41, "sh", "mnt:[4]", "sh");
+        // It has ended meanwhile.
+        fs::create_dir(proc.join("50")).unwrap();
+        let expected = [
+            ("containerd --config /c".to_owned(), false),
+            ("dockerd --data-root /d".to_owned(), false),
+            ("dockerd --rootless".to_owned(), true),
+        ];
+        assert_eq!(found(proc), expected);
+    }
+
+    #[test]
+    fn without_a_first_process_nothing_is_the_hosts() {
+        let proc = tempfile::tempdir().unwrap();
+        process(proc.path(), 10, 1, "dockerd", HOST, "dockerd --data-root /d");
+        assert_eq!(found(proc.path()), []);
+    }
+}
