@@ -10,6 +10,7 @@ mod containers;
 mod filters;
 mod ground_truth;
 mod hostile;
+mod inventory;
 mod machine;
 mod not_oom;
 mod output;

@@ -417,4 +417,4 @@ impl AsRawFd for Attributor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,18 +3,18 @@ use std::fs;
 use super::*;
 use crate::event::{Namespace, Runtime};
 
-const A: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
-const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b12";
+pub(crate) const A: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
+pub(crate) const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b12";
 
 const MS: u64 = 1_000_000;
 /// The host's mount namespace.
 const HOST_NS: u32 = 40;
 
 /// A host in a temporary directory: plain directories stand for cgroups, inodes for their ids.
-struct Host {
-    root: tempfile::TempDir,
-    attributor: Attributor,
-    now: u64,
+pub(crate) struct Host {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) attributor: Attributor,
+    pub(crate) now: u64,
 }
 
 struct FakeCgroups(Vec<(u32, PathBuf)>);
@@ -38,7 +38,7 @@ impl CgroupFs for FakeCgroups {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(tempfile::tempdir().unwrap())
     }
 
@@ -61,19 +61,19 @@ impl Host {
         Self { root, attributor, now: 1_000 * MS }
     }
 
-    fn write(&self, path: &str, content: &str) {
+    pub(crate) fn write(&self, path: &str, content: &str) {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    fn docker(&self, id: &str, name: &str) {
+    pub(crate) fn docker(&self, id: &str, name: &str) {
         let config = format!(r#"{{"ID":"{id}","Name":"/{name}","Config":{{"Image":"bb"}}}}"#);
         self.write(&format!("docker/containers/{id}/config.v2.json"), &config);
     }
 
     /// A runc container whose init is this process.
-    fn runc(&self, id: &str, bundle: &str, start_offset: u64) {
+    pub(crate) fn runc(&self, id: &str, bundle: &str, start_offset: u64) {
         let own = procfs::process::Process::myself().unwrap().stat().unwrap();
         let state = format!(
             r#"{{"id":"{id}","init_process_pid":{},"init_process_start":{},
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// Makes a cgroup.
-    fn cgroup(&self, hierarchy: u32, path: &str) -> CgroupKey {
+    pub(crate) fn cgroup(&self, hierarchy: u32, path: &str) -> CgroupKey {
         let mount = if hierarchy == 0 { "cgroup/unified" } else { "cgroup/memory" };
         let directory = self.root.path().join(mount).join(path.trim_start_matches('/'));
         fs::create_dir_all(&directory).unwrap();
