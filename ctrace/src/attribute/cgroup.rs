@@ -43,6 +43,10 @@ pub struct Candidate {
     pub pod_uid: Option<String>,
     /// Level below the root of the path; the first is 1.
     pub depth: usize,
+    /// It has a container of podman's just below it: with the cgroupfs manager, podman gives a pod 64
+    /// digits below any parent that its user chose. Only metadata can tell it from a container that
+    /// runs podman.
+    pub may_be_pod: bool,
 }
 
 /// The names of a path's levels, outermost first.
@@ -52,7 +56,7 @@ pub fn components(path: &str) -> impl Iterator<Item = &str> {
 
 /// All levels of `path` that may be containers, outermost first.
 pub fn parse(path: &str) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
     let mut pod_uid = None;
     let mut above = Above::default();
     for (index, name) in components(path).enumerate() {
@@ -63,8 +67,13 @@ pub fn parse(path: &str) -> Vec<Candidate> {
         let depth = index + 1;
         if let Some(found) = classify(&above, depth, name) {
             let Found { id, runtime, certainty, role } = found;
+            let is_podman = runtime == Some(Runtime::Podman) && role == Role::Workload;
             let pod_uid = pod_uid.clone();
-            candidates.push(Candidate { id, runtime, certainty, role, pod_uid, depth });
+            if let Some(above) = candidates.last_mut().filter(|_| is_podman) {
+                above.may_be_pod = above.certainty == Certainty::Likely && above.depth + 1 == depth;
+            }
+            let may_be_pod = false;
+            candidates.push(Candidate { id, runtime, certainty, role, pod_uid, depth, may_be_pod });
         }
         above = Above { name, is_pod: in_name.is_some(), first: above.first.or(Some(name)) };
     }
@@ -199,8 +208,7 @@ fn helper(above: &Above, name: &str) -> Option<Found> {
         return Found::helper("", Runtime::Lxc);
     }
     if name == "supervisor" {
-        let machine = unescape(above.name.strip_prefix("machine-")?.strip_suffix(".scope")?);
-        return Found::helper(machine, Runtime::Nspawn);
+        return Found::helper(unescape(machine_unit(above.name)?), Runtime::Nspawn);
     }
     None
 }
@@ -238,13 +246,20 @@ fn slice_form(name: &str) -> Option<(Runtime, &str)> {
     (whole && slice.ends_with(".slice") && !id.is_empty()).then_some((runtime, id))
 }
 
-/// The machine of `machine.slice/machine-<escaped>.scope`, unless it is a virtual machine or
-/// libvirt's, which are not nspawn's.
+/// The machine of a unit in `machine.slice`, unless it is a virtual machine or libvirt's, which are
+/// not nspawn's.
 fn machine(above: &Above, name: &str) -> Option<String> {
-    let escaped = name.strip_prefix("machine-")?.strip_suffix(".scope")?;
-    let machine = unescape(escaped);
+    let machine = unescape(machine_unit(name)?);
     let foreign = ["qemu-", "lxc-", "xen-"].iter().any(|prefix| machine.starts_with(prefix));
     (above.name == "machine.slice" && !foreign && !machine.is_empty()).then_some(machine)
+}
+
+/// The escaped machine's name in `machine-<name>.scope`, or in `systemd-nspawn@<name>.service`, which
+/// `machinectl start` starts.
+fn machine_unit(name: &str) -> Option<&str> {
+    let scope = || name.strip_prefix("machine-")?.strip_suffix(".scope");
+    let service = || name.strip_prefix("systemd-nspawn@")?.strip_suffix(".service");
+    scope().or_else(service)
 }
 
 /// Undoes systemd's `\xNN`; what is not such an escape stays.

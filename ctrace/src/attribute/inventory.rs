@@ -122,7 +122,7 @@ impl Attributor {
 
     /// Grows when [`Attributor::own`] may answer otherwise.
     pub fn metadata_generation(&self) -> u64 {
-        self.catalog.staged.changes()
+        self.catalog.staged.generation()
     }
 
     /// The cgroups that live, as far as is known.

@@ -70,7 +70,9 @@ pub fn missing(path: &CgroupPath, key: CgroupKey, staged: &mut Staged) -> Vec<St
         Certainty::Possible => at_level(path, key, candidate.depth, staged).is_none(),
         _ => {
             cgroup::is_hex64(&candidate.id)
-                && staged.by_id(&candidate.id).is_none_or(|known| known.name.is_none())
+                && staged
+                    .by_id(&candidate.id)
+                    .is_none_or(|known| known.name.is_none() && !known.is_sandbox)
         }
     };
     workloads.filter(is_missing).map(|candidate| candidate.id).collect()
@@ -131,7 +133,9 @@ fn of_candidate(candidate: &Candidate, is_outermost: bool, staged: &mut Staged) 
         Certainty::Possible => return None,
         // A container may name a cgroup of its own as it likes: below one, 64 digits alone prove
         // nothing.
-        Certainty::Likely if metadata.is_none() && !is_outermost => return None,
+        Certainty::Likely if metadata.is_none() && (!is_outermost || candidate.may_be_pod) => {
+            return None;
+        }
         Certainty::Likely | Certainty::Certain => {}
     }
     let from_metadata = metadata.is_some();

@@ -38,7 +38,6 @@ pub struct Staged {
     /// cgroup's name say as much.
     by_cgroup: Bounded<CgroupKey, Vec<Entry>>,
     generation: u64,
-    changes: u64,
 }
 
 impl Staged {
@@ -47,7 +46,6 @@ impl Staged {
             by_id: Bounded::new(MAX_CONTAINERS, MAX_BYTES),
             by_cgroup: Bounded::new(MAX_CONTAINERS, MAX_BYTES / 4),
             generation: 0,
-            changes: 0,
         }
     }
 
@@ -68,7 +66,6 @@ impl Staged {
                 let bytes = entries.iter().map(size_of_entry).sum();
                 self.by_cgroup.insert(key, entries, bytes);
                 self.generation += 1;
-                self.changes += 1;
             }
         }
         let Slot { entries, is_asked } =
@@ -78,7 +75,6 @@ impl Staged {
             let is_other = best(&entries).map(|best| best.container.clone()) != known;
             let bytes = entries.iter().map(size_of_entry).sum();
             self.by_id.insert(id, Slot { entries, is_asked }, bytes);
-            self.changes += 1;
             self.generation += u64::from(is_asked && is_other);
         }
     }
@@ -135,11 +131,6 @@ impl Staged {
     /// All that the files say.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.by_id.values().flat_map(|slot| &slot.entries)
-    }
-
-    /// Times that something new was read.
-    pub fn changes(&self) -> u64 {
-        self.changes
     }
 
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
@@ -231,4 +222,19 @@ fn size_of_entry(entry: &Entry) -> usize {
     let pod = pod.as_ref().map_or(0, |pod| text(&pod.name) + text(&pod.namespace) + text(&pod.uid));
     let container = size_of::<Container>() + id.len() + text(name) + text(image) + labels + pod;
     size_of::<Entry>() + container + entry.source().as_os_str().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_where_that_is_known() {
+        let own = procfs::process::Process::myself().unwrap().stat().unwrap();
+        let pid = std::process::id();
+        let running = |pid, start_ticks| is_running(Init { pid, start_ticks });
+        assert!(running(pid, None) && running(pid, Some(own.starttime)));
+        assert!(!running(pid, Some(own.starttime + 1)));
+        assert!(!running(0, None) && !running(u32::MAX, None));
+    }
 }

@@ -55,6 +55,9 @@ impl Host {
             runc: vec![at("runc")],
             crun: vec![at("crun")],
             namespaced: vec![at("containerd/runc")],
+            lxc: vec![at("lxc")],
+            machined: vec![at("machines")],
+            kubernetes: vec![at("logs")],
             ..Roots::default()
         };
         let attributor = Attributor::with_roots(FakeCgroups(mounts), HOST_NS, &roots);
@@ -192,6 +195,19 @@ fn bare_digits_are_whose_metadata_says() {
 }
 
 #[test]
+fn a_pod_of_podmans_is_no_container() {
+    let mut host = Host::new();
+    let found = host.learn(0, 1000, &format!("/batch/{A}/libpod-{B}"));
+    let found = host.resolve(&[found]);
+    assert_eq!((id(&found), found.outer.len()), (Some(B), 0));
+    // A container that runs podman is one, and cannot hide behind the name of a cgroup.
+    host.docker(A, "outer");
+    host.attributor.on_readable();
+    let key = host.learn(0, 3000, &format!("/batch/{A}/libpod-{B}"));
+    assert_eq!(host.resolve(&[key]).outer[0].name.as_deref(), Some("outer"));
+}
+
+#[test]
 fn containers_in_containers() {
     let mut host = Host::new();
     host.docker(A, "outer");
@@ -319,6 +335,50 @@ fn a_path_without_its_root_says_what_it_holds() {
     assert_eq!(found.path, None);
     host.attributor.learn(0, &[2000], [&b"x.slice"[..]], true);
     assert_eq!(host.resolve(&[CgroupKey { hierarchy: 0, id: 2000 }]).via, Via::Unknown);
+}
+
+#[test]
+fn lxc_and_machines_are_claimed_once() {
+    let mut host = Host::new();
+    let web = host.cgroup(0, "/batch/lxc.payload.web/init.scope");
+    host.write("lxc/web/config", "lxc.cgroup.dir = batch\n");
+    let unit = "/machine.slice/machine-box.scope";
+    let payload = host.cgroup(0, &format!("{unit}/payload"));
+    let supervisor = host.cgroup(0, &format!("{unit}/supervisor"));
+    let leader = std::process::id();
+    let machine = format!(
+        "NAME=box\nSCOPE=machine-box.scope\nSERVICE=systemd-nspawn\nLEADER={leader}\nCLASS=container\n"
+    );
+    host.write("machines/box", &machine);
+    host.attributor.on_readable();
+    for (key, expected) in [(web, ("web", Runtime::Lxc)), (payload, ("box", Runtime::Nspawn))] {
+        let found = host.resolve(&[key]);
+        assert_eq!((id(&found), found.via), (Some(expected.0), Via::Cgroup));
+        assert_eq!((name(&found), found.outer.len()), (Some(expected.0), 0));
+        assert_eq!(found.container.unwrap().runtime, Some(expected.1));
+    }
+    let found = host.resolve(&[supervisor]);
+    assert_eq!((id(&found), found.via), (None, Via::RuntimeHelper));
+}
+
+#[test]
+fn a_bundle_of_cri_o_and_a_log_of_the_kubelet_are_seen_when_they_come() {
+    let mut host = Host::new();
+    let cri_o = host.learn(0, 1000, &format!("/kubepods.slice/crio-{A}.scope"));
+    let other = host.learn(0, 2000, &format!("/kubepods.slice/cri-containerd-{B}.scope"));
+    assert_eq!((name(&host.resolve(&[cri_o])), name(&host.resolve(&[other]))), (None, None));
+    let annotations = r#"{"annotations":{"io.kubernetes.cri-o.ContainerType":"sandbox",
+        "io.container.manager":"cri-o","io.kubernetes.cri-o.KubeName":"web-0"}}"#;
+    host.write(&format!("storage/overlay-containers/{A}/userdata/config.json"), annotations);
+    fs::create_dir(host.root.path().join("logs")).unwrap();
+    let log = host.root.path().join(format!("logs/web-0_prod_web-{B}.log"));
+    std::os::unix::fs::symlink("/var/log/pods/gone", log).unwrap();
+    host.attributor.on_readable();
+    let pause = host.resolve(&[cri_o]).container.unwrap();
+    assert_eq!((pause.is_sandbox, pause.label()), (true, "pause of pod web-0".to_owned()));
+    let web = host.resolve(&[other]);
+    assert_eq!((name(&web), web.via), (Some("web"), Via::Cgroup));
+    assert_eq!(web.container.unwrap().runtime, Some(Runtime::Containerd));
 }
 
 #[test]

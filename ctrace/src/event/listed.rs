@@ -183,7 +183,7 @@ impl Listed {
     fn container_value(&self) -> Value<'_> {
         let fields = Container::FIELDS.iter();
         let mut members: Vec<_> =
-            fields.map(|field| (field.name.into(), (field.get)(&*self.container))).collect();
+            fields.map(|field| (field.name.into(), (field.get)(&self.container))).collect();
         let outer = self.outer.iter().map(|outer| object(Container::FIELDS, outer.as_ref()));
         members.push(("outer".into(), Value::List(outer.collect())));
         Value::Object(members)

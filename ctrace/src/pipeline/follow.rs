@@ -8,13 +8,17 @@ use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
+use aya::maps::{MapData, RingBuf};
+use ctrace_common::{Kind, event::cgroup::CgroupChange};
 use tokio::time::Instant;
+use zerocopy::FromBytes;
 
-use super::turns::{Happening, Turns};
-use super::whose::Whose;
+use super::turns::{Change, Happening, Turns};
+use super::whose::take_in;
 use super::{CARE, at, clock, readable};
 use crate::attribute::Attributor;
-use crate::collect::Losses;
+use crate::collect::{self, Losses};
+use crate::event::CgroupKey;
 use crate::filter::Filter;
 use crate::loader::Loaded;
 use crate::plan::Limits;
@@ -38,14 +42,13 @@ pub async fn follow(
     mut say: impl FnMut(&[Happening]) -> io::Result<()>,
 ) -> Result<()> {
     let Follow { loaded, mut attributor, filter } = stages;
-    let Loaded { rare: _, lifecycle, bulk: _, drops, places, hooks: _, programs: _programs } =
+    let Loaded { rare: _, lifecycle, bulk: _, drops, places: _, hooks: _, programs: _programs } =
         loaded;
     let coming_and_going = readable(lifecycle.as_raw_fd())?;
     let metadata = readable(attributor.as_raw_fd())?;
-    let mut turns = Turns::new(&mut attributor);
-    let mut whose = Whose::new(lifecycle, attributor, places, &Filter::default());
-    whose.take_changes();
-    let mut losses = Losses::new(drops);
+    let turns = Turns::new(&mut attributor);
+    let losses = Losses::new(drops);
+    let mut follower = Follower { ring: lifecycle, attributor, turns, losses };
     let mut left = limits.count.map(|count| count.get());
 
     tokio::pin!(stop);
@@ -63,13 +66,12 @@ pub async fn follow(
         tokio::select! {
             ready = coming_and_going.readable() => ready?.clear_ready(),
             ready = metadata.readable() => ready?.clear_ready(),
-            () = at(turns.due()) => {}
-            _ = care.tick() => whose.forget(whose.drained_ns),
+            () = at(follower.turns.due()) => {}
+            _ = care.tick() => {}
             () = &mut deadline => is_end = true,
             () = &mut stop => is_end = true,
         }
-        let happenings = take(&mut whose, &mut turns, &mut losses);
-        let wanted = wanted(happenings, &filter, &mut left);
+        let wanted = wanted(follower.take(), &filter, &mut left);
         match said(say(&wanted)).context("cannot write to standard output")? {
             ControlFlow::Continue(()) if !is_end && left != Some(0) => {}
             _ => return Ok(()),
@@ -77,23 +79,56 @@ pub async fn follow(
     }
 }
 
-/// All that happened since the last call.
-fn take(whose: &mut Whose, turns: &mut Turns, losses: &mut Losses) -> Vec<Happening> {
-    whose.catch_up();
-    let now = Instant::now();
-    let mut happenings = Vec::new();
-    for change in whose.take_changes() {
-        turns.change(whose.attributor(), change, now, &mut happenings);
+/// The ring, and what is made of it.
+struct Follower {
+    ring: RingBuf<MapData>,
+    attributor: Attributor,
+    turns: Turns,
+    losses: Losses,
+}
+
+impl Follower {
+    /// All that happened since the last call.
+    fn take(&mut self) -> Vec<Happening> {
+        let Self { ring, attributor, turns, losses } = self;
+        let begun_ns = clock::boot_now();
+        let mut changes = Vec::new();
+        while !collect::drain(ring, |kind, record| {
+            // Processes are of no interest here.
+            if kind != Kind::Fork {
+                // The object is embedded in the binary: its records are whole.
+                let _ = take_in(attributor, kind, record);
+                changes.extend(change(kind, record));
+            }
+        }) {}
+        attributor.on_readable();
+        let now = Instant::now();
+        let mut happenings = Vec::new();
+        for change in changes {
+            turns.change(attributor, change, now, &mut happenings);
+        }
+        let lost = losses.take();
+        if !lost.is_empty() {
+            happenings.extend(lost.into_iter().map(Happening::Lost));
+            attributor.walk(begun_ns);
+            turns.resync(attributor, begun_ns, now, &mut happenings);
+        }
+        turns.settle(attributor, now, &mut happenings);
+        attributor.forget(begun_ns);
+        happenings
     }
-    let lost = losses.take();
-    if !lost.is_empty() {
-        happenings.extend(lost.into_iter().map(Happening::Lost));
-        let now_ns = clock::boot_now();
-        whose.walk();
-        turns.resync(whose.attributor(), now_ns, now, &mut happenings);
-    }
-    turns.settle(whose.attributor(), now, &mut happenings);
-    happenings
+}
+
+/// What a record of the lifecycle ring says of a cgroup's directory, if so.
+fn change(kind: Kind, record: &[u8]) -> Option<Change> {
+    let is_made = match kind {
+        Kind::CgroupMkdir => true,
+        Kind::CgroupRmdir => false,
+        _ => return None,
+    };
+    let (CgroupChange { header, id, parent: _, hierarchy, level: _ }, _) =
+        CgroupChange::read_from_prefix(record).ok()?;
+    Some(Change { key: CgroupKey { hierarchy, id }, is_made, time_ns: header.time_ns })
 }
 
 /// What of it is asked for. Of starts and ends at most as many as are `left`.

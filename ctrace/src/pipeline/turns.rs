@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
-use super::whose::Change;
 use super::{NAME_WAIT, clock};
 use crate::attribute::Attributor;
 use crate::attribute::inventory::{Group, Own};
@@ -18,6 +17,15 @@ use crate::event::{CgroupKey, Listed, Lost, Turn, is_hex64};
 const CLAIM_WAIT: Duration = Duration::from_secs(5);
 /// Cgroups that may still turn out so; of more, the oldest are left out.
 const MAX_UNCLAIMED: usize = 4096;
+
+/// A cgroup was made, or its directory removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: CgroupKey,
+    pub is_made: bool,
+    /// Nanoseconds since boot.
+    pub time_ns: u64,
+}
 
 /// What is to be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +43,8 @@ struct Living {
     begun_ns: u64,
     /// How long its start may wait for its name; none: it was said.
     until: Option<Instant>,
+    /// Its own cgroups that live.
+    left: usize,
 }
 
 /// A cgroup of nobody that is known yet.
@@ -104,7 +114,7 @@ impl Turns {
         self.unclaimed.retain(|unclaimed| unclaimed.until > now);
         let mut due: Vec<(u64, Happening)> = Vec::new();
         for living in self.living.values_mut() {
-            let Living { listed, begun_ns, until } = living;
+            let Living { listed, begun_ns, until, left: _ } = living;
             let Some(deadline) = *until else { continue };
             if is_news {
                 refresh(attributor, listed);
@@ -130,10 +140,9 @@ impl Turns {
         now: Instant,
         say: &mut Vec<Happening>,
     ) {
-        let there = attributor.living();
-        let is_there = |key: &CgroupKey| there.contains(key);
-        let gone: Vec<CgroupKey> =
-            self.groups.keys().filter(|key| !is_there(key)).copied().collect();
+        let there: FxHashSet<CgroupKey> = attributor.living().into_iter().collect();
+        let gone = self.groups.keys().filter(|key| !there.contains(key));
+        let gone: Vec<CgroupKey> = gone.copied().collect();
         for key in gone {
             self.remove(attributor, key, now_ns, say);
         }
@@ -158,9 +167,11 @@ impl Turns {
             listed: Listed { container, outer, ..Listed::default() },
             begun_ns,
             until,
+            left: 0,
         });
         if self.groups.insert(place.key, group).is_none() {
             known.listed.cgroups.push(place);
+            known.left += 1;
         }
     }
 
@@ -172,12 +183,13 @@ impl Turns {
         say: &mut Vec<Happening>,
     ) {
         let Some(group) = self.groups.remove(&key) else { return };
-        if self.groups.values().any(|other| *other == group) {
+        let Some(living) = self.living.get_mut(&group) else { return };
+        living.left = living.left.saturating_sub(1);
+        if living.left > 0 {
             return;
         }
-        let Some(Living { mut listed, begun_ns, until }) = self.living.remove(&group) else {
-            return;
-        };
+        let Some(living) = self.living.remove(&group) else { return };
+        let Living { mut listed, begun_ns, until, left: _ } = living;
         refresh(attributor, &mut listed);
         if until.is_some() {
             say.push(turn(Turn::Start, &listed, begun_ns));

@@ -33,17 +33,6 @@ pub struct Whose {
     pub drained_ns: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
-    /// Cgroups that came and went since they were last asked for; none: nobody asks.
-    changes: Option<Vec<Change>>,
-}
-
-/// A cgroup was made, or its directory removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    pub key: CgroupKey,
-    pub is_made: bool,
-    /// Nanoseconds since boot.
-    pub time_ns: u64,
 }
 
 impl Whose {
@@ -55,20 +44,16 @@ impl Whose {
     ) -> Self {
         let epoch = attributor.epoch();
         let filter = filter.is_of_places().then(|| filter.clone());
-        let (drained_ns, undecoded, changes) = (0, 0, None);
-        Self { ring, attributor, places, filter, epoch, drained_ns, undecoded, changes }
+        Self { ring, attributor, places, filter, epoch, drained_ns: 0, undecoded: 0 }
     }
 
     /// Takes in all that came and went, and all metadata that was written.
     pub fn catch_up(&mut self) {
         let now = clock::boot_now();
-        let Self { ring, attributor, undecoded, changes, .. } = self;
+        let Self { ring, attributor, undecoded, .. } = self;
         let mut take = |kind, record: &[u8]| {
             if take_in(attributor, kind, record).is_none() {
                 *undecoded += 1;
-            }
-            if let (Some(changes), Some(change)) = (&mut *changes, change(kind, record)) {
-                changes.push(change);
             }
         };
         while !collect::drain(ring, &mut take) {}
@@ -78,15 +63,6 @@ impl Whose {
             self.epoch = self.attributor.epoch();
             self.places.allow_all();
         }
-    }
-
-    /// Keeps what came and went since it was last asked for.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        self.changes.replace(Vec::new()).unwrap_or_default()
-    }
-
-    pub fn attributor(&mut self) -> &mut Attributor {
-        &mut self.attributor
     }
 
     /// Takes in the path of a cgroup that an event is about to name.
@@ -165,7 +141,7 @@ impl Whose {
 }
 
 /// Takes in a record of the lifecycle ring; nothing where it is cut short.
-fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<()> {
+pub fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<()> {
     match kind {
         Kind::Fork => {
             let (Fork { header, child }, _) = Fork::read_from_prefix(record).ok()?;
@@ -185,18 +161,6 @@ fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<()>
         }
     }
     Some(())
-}
-
-/// What a record of the lifecycle ring says of a cgroup's directory, if so.
-fn change(kind: Kind, record: &[u8]) -> Option<Change> {
-    let is_made = match kind {
-        Kind::CgroupMkdir => true,
-        Kind::CgroupRmdir => false,
-        _ => return None,
-    };
-    let (CgroupChange { header, id, parent: _, hierarchy, level: _ }, _) =
-        CgroupChange::read_from_prefix(record).ok()?;
-    Some(Change { key: CgroupKey { hierarchy, id }, is_made, time_ns: header.time_ns })
 }
 
 /// Teaches the attributor the path that a record holds; nothing where the record is cut short.

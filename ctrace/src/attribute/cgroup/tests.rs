@@ -7,19 +7,20 @@ const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b1
 const UID: &str = "0f1c2d3e-4a5b-4c6d-8e9f-001122334455";
 const UID_: &str = "0f1c2d3e_4a5b_4c6d_8e9f_001122334455";
 
-/// `runtime:id[@pod]` of each candidate but the merely possible, with `~` where it is only likely
-/// and `!` for a helper.
+/// `runtime:id[@pod]` of each candidate but the merely possible, with `~` where it is only likely,
+/// `!` for a helper and `?` where it may be podman's pod.
 fn says(path: &str) -> Vec<String> {
     let short = |text: &str| text.replace(A, "A").replace(B, "B").replace(UID, "UID");
     parse(path)
         .into_iter()
         .filter(|c| c.certainty != Certainty::Possible)
         .map(|c| {
+            let may_be_pod = if c.may_be_pod { "?" } else { "" };
             let likely = if c.certainty == Certainty::Likely { "~" } else { "" };
             let helper = if c.role == Role::RuntimeHelper { "!" } else { "" };
             let pod = c.pod_uid.map(|uid| format!("@{uid}")).unwrap_or_default();
             let runtime = c.runtime.map_or("-", Runtime::name);
-            short(&format!("{helper}{likely}{runtime}:{}{pod}", c.id))
+            short(&format!("{helper}{likely}{may_be_pod}{runtime}:{}{pod}", c.id))
         })
         .collect()
 }
@@ -36,6 +37,7 @@ fn every_shape() {
         ),
         ("/batch.slice/docker-{A}.scope", &["docker:A"]),
         ("/batch/{A}", &["~-:A"]),
+        ("/docker/buildkit/x4rgmvo4zoc4j0pjzw6x0imb3", &[]),
         // Kubernetes with the systemd driver.
         ("/kubepods.slice/kubepods-pod{U_}.slice/cri-containerd-{A}.scope", &["containerd:A@UID"]),
         (
@@ -50,6 +52,19 @@ fn every_shape() {
             "/docker/{A}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{U_}.slice/cri-containerd-{B}.scope",
             &["docker:A", "containerd:B@UID"],
         ),
+        (
+            "/system.slice/docker-{A}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{U_}.slice/cri-containerd-{B}.scope",
+            &["docker:A", "containerd:B@UID"],
+        ),
+        (
+            "/machine.slice/libpod-{A}.scope/container/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{U_}.slice/cri-containerd-{B}.scope",
+            &["podman:A", "containerd:B@UID"],
+        ),
+        ("/docker/{A}/kubelet/kubepods/besteffort/pod{U}/{B}", &["docker:A", "-:B@UID"]),
+        ("/kubepods.slice/kubepods-pod{U_}.slice/crio-{A}.scope/container", &["cri-o:A@UID"]),
+        ("/kubepods.slice/kubepods-pod{U_}.slice/crio-conmon-{A}.scope", &["!cri-o:A@UID"]),
+        ("/kubepods.slice/kubepods-pod{U_}.slice", &[]),
+        ("/kubepods.slice/kubepods-burstable.slice", &[]),
         // Kubernetes with cgroupfs; a static pod's UID is a hash.
         ("/kubepods/pod{U}/{A}", &["-:A@UID"]),
         ("/kubepods/besteffort/pod{U}/{A}", &["-:A@UID"]),
@@ -59,12 +74,18 @@ fn every_shape() {
             &["-:A@00112233445566778899aabbccddeeff"],
         ),
         ("/kubepods/burstable/pod{U}", &[]),
+        ("/kubepods/burstable/pod{U}/crio-conmon-{A}", &["!cri-o:A@UID"]),
+        ("/kubepods/podcafe/{A}", &["~-:A"]),
         // A slice's name where there is no systemd driver.
         (
             "/system.slice/containerd.service/kubepods-burstable-pod{U_}.slice:cri-containerd:{A}",
             &["containerd:A@UID"],
         ),
         ("/machine.slice:libpod:{A}", &["podman:A"]),
+        ("/kubepods-pod{U_}.slice:crio:{A}", &["cri-o:A@UID"]),
+        ("/system.slice:docker:{A}", &["docker:A"]),
+        ("/system.slice/user.slice:nerdctl:{A}", &["nerdctl:A"]),
+        ("/machine.slice:libpod:{A}:x", &[]),
         // nerdctl, ctr.
         ("/default/{A}", &["~-:A"]),
         ("/system.slice/nerdctl-{A}.scope", &["nerdctl:A"]),
@@ -72,6 +93,9 @@ fn every_shape() {
         // podman.
         ("/libpod_parent/libpod-{A}", &["podman:A"]),
         ("/libpod_parent/{B}/libpod-{A}", &["podman:A"]),
+        ("/libpod_parent/{B}", &[]),
+        ("/batch/{B}/libpod-{A}", &["~?-:B", "podman:A"]),
+        ("/batch/{B}/app/libpod-{A}", &["~-:B", "podman:A"]),
         ("/libpod_parent/conmon", &["!podman:"]),
         ("/machine.slice/libpod-{A}.scope", &["podman:A"]),
         ("/machine.slice/libpod-{A}.scope/container", &["podman:A"]),
@@ -82,6 +106,20 @@ fn every_shape() {
             &["podman:A"],
         ),
         ("/system.slice/web.service/libpod-payload-{A}", &["podman:A"]),
+        ("/system.slice/web.service/libpod-payload-{A}/container", &["podman:A"]),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-{A}",
+            &["podman:A"],
+        ),
+        ("/system.slice/web.service/runtime", &[]),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope/container",
+            &["podman:A"],
+        ),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-{A}.scope",
+            &["!podman:A"],
+        ),
         ("/kubepods.slice/crio-conmon-{A}.scope", &["!cri-o:A"]),
         // runc and crun by hand: only their state can tell.
         ("/ctrace-test-r", &[]),
@@ -96,11 +134,24 @@ fn every_shape() {
         (r"/machine.slice/machine-my\x2dbox.scope/payload", &["nspawn:my-box"]),
         (r"/machine.slice/machine-box.scope/supervisor", &["nspawn:box", "!nspawn:box"]),
         (r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/emulator", &[]),
+        (r"/machine.slice/machine-qemu\x2d1\x2dvm.scope", &[]),
+        (r"/machine.slice/machine-lxc\x2d1\x2dbox.scope", &[]),
+        (r"/machine.slice/systemd-nspawn@my\x2dbox.service/payload", &["nspawn:my-box"]),
+        ("/machine.slice/systemd-nspawn@box.service/supervisor", &["nspawn:box", "!nspawn:box"]),
+        ("/system.slice/machine-box.scope", &[]),
+        ("/machine.slice/machine-.scope", &[]),
         // ECS.
         (
             "/ecs/cafe/00112233445566778899aabbccddeeff-1234567890",
             &["-:00112233445566778899aabbccddeeff-1234567890"],
         ),
+        ("/ecs/00112233445566778899aabbccddeeff/{A}", &["~-:A"]),
+        ("/ecs/cluster/00112233445566778899aabbccddeeff/{A}", &["~-:A"]),
+        (
+            "/ecstasks.slice/ecstasks-00112233445566778899aabbccddeeff.slice/docker-{A}.scope",
+            &["docker:A"],
+        ),
+        ("/other/00112233445566778899aabbccddeeff-1234567890", &[]),
         // Containers in containers, and cgroups that a container makes.
         ("/docker/{A}/docker/{B}", &["docker:A", "docker:B"]),
         ("/docker/{A}/init.scope", &["docker:A"]),
@@ -110,6 +161,10 @@ fn every_shape() {
         ("/init.scope", &[]),
         ("/system.slice/docker.service", &[]),
         ("/system.slice/{A}.service", &[]),
+        ("/system.slice/{A}.scope", &[]),
+        ("/{A}.slice", &[]),
+        ("/system.slice/x{A}.service", &[]),
+        ("/system.slice/run-{A}.scope", &[]),
         ("/system.slice/docker-{A}.service", &[]),
         ("/system.slice/docker-{A}.mount", &[]),
         ("/system.slice/var-lib-docker-overlay2-{A}-merged.mount", &[]),
@@ -212,4 +267,54 @@ proptest! {
         let found = parse(&path);
         prop_assert!(found.iter().any(|c| c.id == A && c.certainty == Certainty::Certain));
     }
+
+    /// Shapes that are put into each other: each container is found, in order, at its own depth.
+    #[test]
+    fn containers_nest(shapes in proptest::collection::vec((0..SHAPES.len(), "[0-9a-f]{64}"), 1..6)) {
+        let mut path = String::new();
+        let mut expected = Vec::new();
+        for (shape, id) in shapes {
+            let (text, runtime, level) = SHAPES[shape];
+            let depth = components(&path).count() + level;
+            path += &text.replace("{A}", &id).replace("{U_}", UID_).replace("{U}", UID);
+            expected.push((id, runtime, depth));
+        }
+        let found = parse(&path).into_iter().filter(|c| c.certainty == Certainty::Certain);
+        let found: Vec<_> = found.map(|c| (c.id, c.runtime, c.depth)).collect();
+        prop_assert_eq!(found, expected, "{}", path);
+    }
+
+    /// Levels are in order, and nothing is found that is not in the path.
+    #[test]
+    fn candidates_are_of_the_path(path in "(/[a-z0-9_.:@\\\\-]{0,30}(docker-|libpod-|pod|machine-|lxc\\.payload\\.)?([0-9a-f]{64})?(\\.slice|\\.scope)?){0,6}") {
+        let names: Vec<&str> = components(&path).collect();
+        let mut last = 0;
+        for Candidate { id, depth, pod_uid, .. } in parse(&path) {
+            prop_assert!(depth > last && depth <= names.len());
+            last = depth;
+            let is_in = names[..depth].iter().any(|name| name.contains(&id) || unescape(name).contains(&id));
+            prop_assert!(is_in, "{id} in {path}");
+            prop_assert!(pod_uid.is_none_or(|uid| path.replace('_', "-").contains(&uid)));
+        }
+    }
 }
+
+/// Shapes that can stand anywhere: the path, its runtime and the container's level.
+const SHAPES: &[(&str, Option<Runtime>, usize)] = &[
+    ("/docker/{A}", Some(Runtime::Docker), 2),
+    ("/system.slice/docker-{A}.scope", Some(Runtime::Docker), 2),
+    ("/kubepods/burstable/pod{U}/{A}", None, 4),
+    ("/kubepods.slice/kubepods-pod{U_}.slice/crio-{A}.scope/container", Some(Runtime::CriO), 3),
+    (
+        "/kubelet.slice/kubelet-kubepods-pod{U_}.slice/cri-containerd-{A}.scope",
+        Some(Runtime::Containerd),
+        3,
+    ),
+    ("/kubepods-pod{U_}.slice:cri-containerd:{A}", Some(Runtime::Containerd), 1),
+    ("/libpod_parent/libpod-{A}", Some(Runtime::Podman), 2),
+    ("/machine.slice/libpod-{A}.scope/container", Some(Runtime::Podman), 2),
+    ("/web.service/libpod-payload-{A}", Some(Runtime::Podman), 2),
+    ("/user.slice/nerdctl-{A}.scope", Some(Runtime::Nerdctl), 2),
+    ("/lxc.payload.{A}/init.scope", Some(Runtime::Lxc), 1),
+    ("/machine.slice/machine-{A}.scope/payload", Some(Runtime::Nspawn), 2),
+];

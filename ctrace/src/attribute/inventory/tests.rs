@@ -119,9 +119,8 @@ fn a_container_without_a_cgroup() {
 fn what_does_not_run_is_listed_when_asked_for() {
     let mut host = Host::new();
     let state = r#"{"Running":false,"Paused":false,"Restarting":false,"Dead":false,"Pid":0,"StartedAt":"2024-05-05T10:00:00Z"}"#;
-    let config = format!(
-        r#"{{"ID":"{A}","Name":"/done","Config":{{"Image":"bb"}},"State":{state}}}"#
-    );
+    let config =
+        format!(r#"{{"ID":"{A}","Name":"/done","Config":{{"Image":"bb"}},"State":{state}}}"#);
     host.write(&format!("docker/containers/{A}/config.v2.json"), &config);
     assert!(list(&mut host, false).is_empty());
     let all = list(&mut host, true);
@@ -134,9 +133,8 @@ fn what_does_not_run_is_listed_when_asked_for() {
 fn a_state_that_says_running_without_a_process_is_old() {
     let mut host = Host::new();
     let state = r#"{"Running":true,"Pid":4194304,"StartedAt":"2024-05-05T10:00:00Z"}"#;
-    let config = format!(
-        r#"{{"ID":"{A}","Name":"/done","Config":{{"Image":"bb"}},"State":{state}}}"#
-    );
+    let config =
+        format!(r#"{{"ID":"{A}","Name":"/done","Config":{{"Image":"bb"}},"State":{state}}}"#);
     host.write(&format!("docker/containers/{A}/config.v2.json"), &config);
     assert!(list(&mut host, false).is_empty());
     assert_eq!(list(&mut host, true)[0].state, Some(State::Stopped));

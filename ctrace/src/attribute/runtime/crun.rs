@@ -24,7 +24,7 @@ impl Crun {
 struct Status {
     pid: u32,
     process_start_time: u64,
-    /// Relative to the root of every hierarchy; empty where crun was told to leave cgroups alone.
+    /// Below the root of every hierarchy, with or without a slash before it; empty where crun was told to leave cgroups alone.
     #[serde(default)]
     cgroup_path: Option<String>,
     #[serde(default)]
@@ -43,7 +43,9 @@ impl Backend for Crun {
         let runtime = super::state_runtime(store, path);
         Ok(vec![Metadata {
             bundle: said(bundle).map(PathBuf::from),
-            placement: said(cgroup_path).map_or(Placement::Unsaid, Placement::InHierarchies),
+            placement: said(cgroup_path).map_or(Placement::Unsaid, |path| {
+                Placement::InHierarchies(format!("/{}", path.trim_start_matches('/')))
+            }),
             init: Some(Init { pid, start_ticks: Some(process_start_time) }),
             ..Metadata::new(path, Container { id, runtime, ..Container::default() })
         }])

@@ -47,11 +47,10 @@ impl Backend for Machined {
         if values.remove("NAME").is_some_and(|name| name != id) {
             return Err("the file is another machine's".into());
         }
-        // Called a scope also where it is a service. Of its two cgroups, `supervisor` is nspawn's own.
+        // Called a scope also where it is a service.
         let unit = values.remove("SCOPE").filter(|unit| !unit.is_empty() && !unit.contains('/'));
-        let placement = unit.map_or(Placement::Unsaid, |unit| {
-            Placement::InHierarchies(format!("{SLICE}/{unit}/payload"))
-        });
+        let placement = unit
+            .map_or(Placement::Unsaid, |unit| Placement::InHierarchies(format!("{SLICE}/{unit}")));
         let pid = values.remove("LEADER").and_then(|pid| pid.parse().ok());
         let is_nspawn = values.remove("SERVICE").as_deref() == Some("systemd-nspawn");
         let container = Container {

@@ -1,7 +1,5 @@
 use super::*;
-use crate::event::{
-    CgroupKey, FirstProcess, Lost, NamespaceInodes, Pod, Runtime, Source, State,
-};
+use crate::event::{CgroupKey, FirstProcess, Lost, NamespaceInodes, Pod, Runtime, Source, State};
 
 const ID: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
 
@@ -86,7 +84,10 @@ fn json_lines_of_starts_and_losses() {
     };
     let turn = Happening::Turn { turn: Turn::Start, listed: listed().into(), time_ns: 1 };
     let start = write(&turn);
-    assert_eq!((&start["type"], &start["container"]["id"]), (&"container_start".into(), &ID.into()));
+    assert_eq!(
+        (&start["type"], &start["container"]["id"]),
+        (&"container_start".into(), &ID.into())
+    );
     let lost = Lost { ring: "lifecycle", kind: "cgroup_mkdir", count: 2 };
     assert_eq!(write(&Happening::Lost(lost))["lost"]["count"], 2);
 }

@@ -102,9 +102,9 @@ pub fn storage_roots(toml: &[u8]) -> impl Iterator<Item = PathBuf> {
 /// `lxc.lxcpath` in lxc.system.conf(5).
 pub fn lxc_path(content: &[u8]) -> Option<PathBuf> {
     let text = String::from_utf8_lossy(content);
-    let pairs = text.lines().filter_map(|line| line.split_once('='));
-    let path = pairs.filter(|(key, _)| key.trim() == "lxc.lxcpath").last()?.1.trim().to_owned();
-    Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+    let mut pairs = text.lines().rev().filter_map(|line| line.split_once('='));
+    let (_, path) = pairs.find(|(key, _)| key.trim() == "lxc.lxcpath")?;
+    Some(PathBuf::from(path.trim())).filter(|path| path.is_absolute())
 }
 
 /// The absolute paths that `--option X` or `--option=X` give.

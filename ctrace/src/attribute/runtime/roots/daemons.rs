@@ -25,7 +25,12 @@ pub struct Daemon {
 
 /// The daemons in `proc`. One in a container has paths of that container: it is not the host's.
 pub fn running(proc: &Path) -> Vec<Daemon> {
-    let Some(host) = mount_namespace(&proc.join("1")) else { return Vec::new() };
+    let host = mount_namespace(&proc.join("1"));
+    // The first process may not let itself be looked at; then the files that are read are those of
+    // this process.
+    let Some(host) = host.or_else(|| mount_namespace(&proc.join("self"))) else {
+        return Vec::new();
+    };
     let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
     let mut daemons = Vec::new();
     for entry in entries.flatten() {
@@ -139,9 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_first_process_nothing_is_the_hosts() {
+    fn without_the_first_process_the_own_namespace_is_the_hosts() {
         let proc = tempfile::tempdir().unwrap();
-        process(proc.path(), 10, 1, "dockerd", HOST, "dockerd --data-root /d");
-        assert_eq!(found(proc.path()), []);
+        let proc = proc.path();
+        process(proc, 10, 1, "dockerd", HOST, "dockerd");
+        process(proc, 11, 1, "dockerd", "mnt:[2]", "dockerd --data-root /inside");
+        assert_eq!(found(proc), []);
+        symlink("10", proc.join("self")).unwrap();
+        assert_eq!(found(proc), [("dockerd".to_owned(), false)]);
     }
 }

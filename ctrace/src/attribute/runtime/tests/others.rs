@@ -24,6 +24,8 @@ fn runc_and_crun() {
     assert_eq!(found.placement, Placement::InHierarchies("/c".into()));
     assert_eq!(found.init, Some(Init { pid: 139179, start_ticks: Some(263473330) }));
     assert_eq!(found.container.runtime, Some(Runtime::Crun));
+    write(root.path(), "crun/c/status", &status.replace("/c", "a/c"));
+    assert_eq!(only(root.path(), "c").placement, Placement::InHierarchies("/a/c".into()));
 }
 
 #[test]
@@ -79,8 +81,8 @@ fn machined() {
     let Metadata { container, placement, init, .. } = only(root.path(), "my-box");
     assert_eq!(container.name.as_deref(), Some("my-box"));
     assert_eq!(container.runtime, Some(Runtime::Nspawn));
-    let payload = r"/machine.slice/machine-my\x2dbox.scope/payload";
-    assert_eq!(placement, Placement::InHierarchies(payload.into()));
+    let scope = r"/machine.slice/machine-my\x2dbox.scope";
+    assert_eq!(placement, Placement::InHierarchies(scope.into()));
     assert_eq!(init, Some(Init { pid: 4711, start_ticks: None }));
 
     machine("vm", "NAME=vm\nSERVICE=libvirt-qemu\nLEADER=1\nCLASS=vm\n");
@@ -89,7 +91,7 @@ fn machined() {
     machine("libvirts", "NAME=libvirts\nSERVICE=libvirt-lxc\nCLASS=container\nSCOPE=\"x.scope\"\n");
     let found = only(root.path(), "libvirts");
     assert_eq!((found.container.runtime, found.init), (None, None));
-    assert_eq!(found.placement, Placement::InHierarchies("/machine.slice/x.scope/payload".into()));
+    assert_eq!(found.placement, Placement::InHierarchies("/machine.slice/x.scope".into()));
     machine("hostile", "CLASS=container\nSCOPE=../../x.scope\nLEADER=-1\n");
     let found = only(root.path(), "hostile");
     assert_eq!((found.placement, found.init), (Placement::Unsaid, None));
