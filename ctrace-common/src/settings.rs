@@ -19,7 +19,9 @@ pub struct Settings {
 
 /// A key of the map `PLACES`, where the collector says what it knows of cgroups and mount namespaces.
 /// The value is a set of the bits below.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Place {
     /// kernfs id of a cgroup, or the kernel's own number of a mount namespace.

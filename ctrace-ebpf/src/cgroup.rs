@@ -1,10 +1,6 @@
 //! Which cgroups a task is in, and their paths.
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel_str,
-    macros::map,
-    maps::PerCpuArray,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::map, maps::PerCpuArray};
 use ctrace_common::{
     Kind,
     event::cgroup::{CgroupPath, CgroupPathBuffer, MAX_DEPTH, MAX_NAME},
@@ -70,11 +66,7 @@ impl Cgroup {
         let text = self.node().follow(global!(CGROUP_OFFSETS, kn_name));
         // SAFETY: the helper writes at most MAX_NAME bytes.
         let length = unsafe {
-            bpf_probe_read_kernel_str(
-                name.as_mut_ptr().cast(),
-                MAX_NAME as u32,
-                text.0 as *const _,
-            )
+            bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), MAX_NAME as u32, text.0 as *const _)
         };
         if (0..=MAX_NAME as i64).contains(&length) { length as usize } else { 0 }
     }
@@ -136,9 +128,7 @@ extern "C" fn emit_cgroup_path(cgroup: u64) -> u64 {
     path.hierarchy = cgroup.hierarchy();
     path.depth = depth;
     path.truncated = !parent.is_null() as u16;
-    // SAFETY: `size` bytes of the buffer are filled.
-    let record = unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) };
-    emit::send(Kind::CgroupPath, record);
+    emit::send_sized(Kind::CgroupPath, buffer);
     0
 }
 

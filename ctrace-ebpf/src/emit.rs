@@ -42,10 +42,33 @@ pub fn send(kind: Kind, record: &[u8]) {
         Ring::Bulk => &BULK,
     };
     // A fork is only of interest to an event, which wakes the collector itself.
-    let flags = if matches!(kind, Kind::Fork) && has_room(ring) { BPF_RB_NO_WAKEUP as u64 } else { 0 };
+    let flags =
+        if matches!(kind, Kind::Fork) && has_room(ring) { BPF_RB_NO_WAKEUP as u64 } else { 0 };
     if ring.output::<[u8]>(record, flags).is_err() {
         lost(kind);
     }
+}
+
+/// Sends the record at the beginning of `buffer`, as many bytes as its header says; counts it as lost
+/// where that is more than the buffer has.
+#[inline(always)]
+pub fn send_sized<T>(kind: Kind, buffer: *const T) {
+    // SAFETY: every record begins with its header.
+    let place = unsafe { &raw const (*buffer.cast::<Header>()).size };
+    let Some(size) = bounded(place, size_of::<T>()) else {
+        return lost(kind);
+    };
+    // SAFETY: the buffer has at least `size` bytes.
+    send(kind, unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) });
+}
+
+/// The number at `place`, if it is at most `most`. Older verifiers lose the bounds of a number that
+/// was compared before it was copied: read back from memory it is new, and nothing is optimized away.
+#[inline(always)]
+pub fn bounded(place: *const u32, most: usize) -> Option<usize> {
+    // SAFETY: the caller has the place.
+    let number = unsafe { core::ptr::read_volatile(place) } as usize;
+    if number > most { None } else { Some(number) }
 }
 
 /// Whether less than half of the ring is waiting for the collector.

@@ -8,12 +8,8 @@ use crate::{
 };
 
 #[unsafe(no_mangle)]
-pub static SETTINGS: Global<Settings> = Global::new(Settings {
-    host_mnt_ns: 0,
-    filter_places: 0,
-    filter_pids: 0,
-    reserved: 0,
-});
+pub static SETTINGS: Global<Settings> =
+    Global::new(Settings { host_mnt_ns: 0, filter_places: 0, filter_pids: 0, reserved: 0 });
 
 #[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);

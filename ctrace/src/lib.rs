@@ -14,6 +14,7 @@
 //! - `event` imports nothing of ctrace but `ctrace-common`.
 //! - `filter` and `sink` import `event` alone: never aya, probes, kernel or each other.
 //! - `attribute` imports `event`; it never fails, it answers "unknown".
+//! - `enrich` imports `event` alone; it has a thread of its own and no event waits for it.
 //! - aya's programs appear in `loader` alone, its maps in `loader`, `collect` and `pipeline`.
 //! - Only `pipeline` and `cli` see all stages; nothing imports `cli`.
 //! - BTF, decoding, filter, plan and rendering are pure.
@@ -22,6 +23,7 @@ pub mod attribute;
 mod background;
 pub mod cli;
 pub mod collect;
+pub mod enrich;
 pub mod event;
 pub mod filter;
 pub mod kernel;

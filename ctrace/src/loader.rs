@@ -107,9 +107,9 @@ pub fn load(
     }
 
     let mut hooks = Vec::new();
-    let of_probes = plans.iter().flat_map(|(probe, plan)| {
-        plan.hooks.iter().map(|hook| (probe.name(), hook.clone()))
-    });
+    let of_probes = plans
+        .iter()
+        .flat_map(|(probe, plan)| plan.hooks.iter().map(|hook| (probe.name(), hook.clone())));
     let of_lifecycle = lifecycle::hooks().into_iter().map(|hook| (lifecycle::NAME, hook));
     for (probe, hook) in of_lifecycle.chain(of_probes) {
         let failure = match attach_hook(&mut programs, &hook) {

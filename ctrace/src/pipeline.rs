@@ -28,7 +28,8 @@ use zerocopy::FromBytes;
 use crate::{
     attribute::{Attributor, CgroupFs},
     collect::{self, Losses},
-    event::{Event, Lost, Payload},
+    enrich::{Enricher, Report},
+    event::{Container, Event, Lost, Payload},
     filter::Filter,
     kernel::{CgroupLayout, clock},
     loader::Loaded,
@@ -57,9 +58,14 @@ pub struct Stages {
     pub loaded: Loaded,
     pub decoders: Vec<Box<dyn Decoder>>,
     pub attributor: Attributor,
+    /// Asks the runtimes' sockets for what is on no disk, where the user wants it.
+    pub enrichment: Option<Enrichment>,
     pub filter: Filter,
     pub output: Output,
 }
+
+/// Who asks, and where the answers come.
+pub type Enrichment = (Enricher, mpsc::Receiver<Vec<Container>>);
 
 /// What went through.
 #[derive(Debug, Default)]
@@ -70,6 +76,12 @@ pub struct Summary {
     pub lost: BTreeMap<(&'static str, &'static str), u64>,
     /// Records that could not be decoded.
     pub undecoded: u64,
+    /// Times that all metadata was read again, because inotify's queue was full.
+    pub metadata_overflows: u64,
+    /// Files of metadata that could not be read or parsed.
+    pub metadata_unreadable: u64,
+    /// How asking the runtimes went.
+    pub enrichment: Vec<Report>,
 }
 
 /// Runs until a limit is reached, `stop` resolves, or the output has no reader any more.
@@ -81,14 +93,15 @@ pub async fn run(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<Summary> {
-    let Stages { loaded, decoders, attributor, filter, output } = stages;
+    let Stages { loaded, decoders, attributor, enrichment, filter, output } = stages;
     let Loaded { rare, lifecycle, bulk, drops, places, hooks: _, programs } = loaded;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let writer = output.spawn(receiver, limits.count).context("cannot start the writer")?;
     let (mut rare, mut bulk) = (readable(rare)?, readable(bulk)?);
     let coming_and_going = readable(lifecycle.as_raw_fd())?;
     let metadata = readable(attributor.as_raw_fd())?;
-    let mut whose = Whose::new(lifecycle, attributor, places, &filter);
+    let (enricher, mut told) = enrichment.unzip();
+    let mut whose = Whose::new(lifecycle, attributor, places, enricher, &filter);
     // The hooks are in place: what the walk does not see, the ring tells.
     whose.walk();
     let mut router = Router {
@@ -143,6 +156,13 @@ pub async fn run(
                 router.whose.catch_up();
                 router.release(false);
             }
+            containers = batch(&mut told) => match containers {
+                Some(containers) => {
+                    router.whose.tell(containers);
+                    router.release(false);
+                }
+                None => told = None,
+            },
             () = at(held_until) => router.release(false),
             _ = care.tick() => {
                 router.rare_ns = router.drain_all(rare.get_mut());
@@ -161,7 +181,7 @@ pub async fn run(
     drop((rare, bulk, programs));
     router.flush_unsent();
     let mut summary = std::mem::take(&mut router.summary);
-    summary.undecoded += router.whose.undecoded;
+    router.whose.sum_up(&mut summary);
     // The writer ends when no sender is left.
     drop((router, sender));
     let Written { events } = writer.join()?;
@@ -182,6 +202,14 @@ fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
 async fn at(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the runtimes said; waits for ever where they are not asked.
+async fn batch(told: &mut Option<mpsc::Receiver<Vec<Container>>>) -> Option<Vec<Container>> {
+    match told {
+        Some(told) => told.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -254,8 +282,7 @@ impl Router {
         self.whose.attribute(&mut subject, payload.detail_mut(), now);
         decoder.complete(&subject, &mut payload);
         let is_partial = subject.attribution.is_partial;
-        let event =
-            Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
+        let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
         if is_partial && self.held.len() < MAX_HELD {
             self.held.push_back(Held { event, until: Instant::now() + NAME_WAIT });
         } else if self.filter.wants(&event) {
@@ -290,6 +317,7 @@ impl Router {
         if std::mem::take(&mut self.is_tree_lossy) {
             self.whose.walk();
         }
+        self.whose.rediscover();
         self.whose.forget(self.whose.drained_ns.min(self.rare_ns).min(self.bulk_ns));
     }
 

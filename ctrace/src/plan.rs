@@ -3,6 +3,7 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use crate::{
+    enrich::Socket,
     filter::Filter,
     probes::{self, PROBES, Probe},
 };
@@ -11,6 +12,8 @@ use crate::{
 pub struct Plan {
     pub probes: Vec<&'static dyn Probe>,
     pub filter: Filter,
+    /// Sockets to ask for what is on no disk.
+    pub enrich: Vec<Socket>,
     /// Go on where a container of the filter is not known yet.
     pub wait: bool,
     pub limits: Limits,
@@ -61,7 +64,9 @@ pub fn parse_probes(names: &[String]) -> Result<Vec<&'static dyn Probe>, String>
 /// A message that says what is expected.
 pub fn parse_cgroup(text: &str) -> Result<String, String> {
     if text.starts_with("/sys/fs/cgroup") {
-        return Err("write the path from the root of the hierarchy, as /proc/PID/cgroup does".into());
+        return Err(
+            "write the path from the root of the hierarchy, as /proc/PID/cgroup does".into()
+        );
     }
     let is_plain = text.starts_with('/') && !text.split('/').any(|name| name == "..");
     is_plain.then(|| text.to_owned()).ok_or_else(|| {

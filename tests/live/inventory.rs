@@ -161,6 +161,45 @@ fn watch_runc() {
 }
 
 #[test]
+fn watch_churn() {
+    case("containers --watch: 20 of docker's, 5 at a time: each starts and ends, named", || {
+        let watch = watch(&[])?;
+        let engine = docker::shared()?;
+        let five = || -> Result<Vec<(String, String)>> {
+            let of_one = || {
+                let container = engine.create(&["--rm"], &["/bin/true"])?;
+                container.start_to_end()?.expect_code(0)?;
+                Ok((container.id.clone(), container.name.clone()))
+            };
+            std::iter::repeat_with(of_one).take(4).collect()
+        };
+        let all: Vec<(String, String)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..5).map(|_| scope.spawn(five)).collect();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+            joined.collect::<Result<Vec<_>>>().map(|lists| lists.concat())
+        })?;
+        equal("containers", all.len(), 20)?;
+        let is_end = |event: &Event, id: &str| {
+            event.is("container_end") && event.str("/container/id").is_ok_and(|known| known == id)
+        };
+        for (id, _) in &all {
+            watch.event("its end", |event| is_end(event, id))?;
+        }
+        let ended = watch.stop()?;
+        for (id, name) in &all {
+            let is_its = |event: &&Event| event.str("/container/id").is_ok_and(|known| known == id);
+            let turns: Vec<&Event> = ended.events.iter().filter(is_its).collect();
+            ensure!(turns.len() == 2, "{turns:#?}");
+            for turn in turns {
+                ensure!(turn.str("/container/name")? == name, "no name in {turn}");
+            }
+        }
+        println!("  {} starts and ends, all named", all.len());
+        equal("lost lines", ended.events.iter().filter(|event| event.is("lost")).count(), 0)
+    });
+}
+
+#[test]
 fn watch_ends_by_itself() {
     case("containers --watch -n 1: after one start, exit 0; --duration as well", || {
         let watch = watch(&["-n", "1"])?;

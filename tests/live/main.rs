@@ -7,6 +7,8 @@ mod bare;
 mod churn;
 mod cli;
 mod containers;
+mod cri;
+mod enrich;
 mod filters;
 mod ground_truth;
 mod hostile;

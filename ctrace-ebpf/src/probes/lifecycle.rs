@@ -14,12 +14,7 @@ use ctrace_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::{
-    cgroup::Cgroup,
-    emit, filter,
-    kernel::Address,
-    task::Task,
-};
+use crate::{cgroup::Cgroup, emit, filter, kernel::Address, task::Task};
 
 #[map]
 static CGROUP_CHANGE: PerCpuArray<CgroupChangeBuffer> = PerCpuArray::with_max_entries(1, 0);
@@ -64,8 +59,7 @@ fn changed(kind: Kind, cgroup: u64) -> i32 {
         hierarchy: cgroup.hierarchy(),
         level: cgroup.level(),
     };
-    // SAFETY: `size` bytes of the buffer are filled.
-    emit::send(kind, unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) });
+    emit::send_sized(kind, buffer);
     0
 }
 
@@ -76,7 +70,10 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
     if child.tid() != child.tgid() || child.is_in_host() {
         return 0;
     }
-    let mut record = Fork { header: emit::header(Kind::Fork, size_of::<Fork>()), child: TaskIdentity::new_zeroed() };
+    let mut record = Fork {
+        header: emit::header(Kind::Fork, size_of::<Fork>()),
+        child: TaskIdentity::new_zeroed(),
+    };
     child.identify(&mut record.child);
     if filter::is_told_by_cgroup(&record.child) {
         return 0;

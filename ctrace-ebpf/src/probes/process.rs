@@ -1,9 +1,7 @@
 //! Processes that run another program, and those that end.
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user,
-    },
+    helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::{map, raw_tracepoint},
     maps::PerCpuArray,
     programs::RawTracePointContext,
@@ -52,26 +50,26 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
             filename.0 as *const _,
         )
     };
-    let used = if (0..=MAX_FILENAME as i64).contains(&length) { length as usize } else { 0 };
-    exec.filename_len = used as u32;
-
+    exec.filename_len = if (0..=MAX_FILENAME as i64).contains(&length) { length as u32 } else { 0 };
     let mm = task.0.follow(global!(TASK_OFFSETS, mm));
     let start: u64 = mm.read(global!(TASK_OFFSETS, mm_arg_start));
     let end: u64 = mm.read(global!(TASK_OFFSETS, mm_arg_end));
     exec.args_total = end.saturating_sub(start).min(u32::MAX as u64) as u32;
-    let wanted = exec.args_total.min(MAX_ARGS as u32 - 1);
+    exec.args_len = exec.args_total.min(MAX_ARGS as u32 - 1);
+    let used = emit::bounded(&raw const exec.filename_len, MAX_FILENAME);
+    let wanted = emit::bounded(&raw const exec.args_len, MAX_ARGS);
+    let (Some(used), Some(wanted)) = (used, wanted) else { return 0 };
     // SAFETY: MAX_ARGS bytes follow the longest file name.
     let failed = unsafe {
-        bpf_probe_read_user(text.as_mut_ptr().add(used).cast(), wanted, start as *const _)
+        let place = text.as_mut_ptr().add(used);
+        bpf_probe_read_user(place.cast(), wanted as u32, start as *const _)
     };
-    exec.args_len = if failed == 0 { wanted } else { 0 };
+    if failed != 0 {
+        exec.args_len = 0;
+    }
     let size = size_of::<Exec>() + used + exec.args_len as usize;
     exec.header = emit::header(Kind::Exec, size);
-    if size > size_of::<ExecBuffer>() {
-        return 0;
-    }
-    // SAFETY: `size` bytes of the buffer are filled.
-    emit::send(Kind::Exec, unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) });
+    emit::send_sized(Kind::Exec, buffer);
     0
 }
 

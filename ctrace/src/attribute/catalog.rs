@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::CgroupFs;
 use super::runtime::roots::Roots;
-use super::runtime::{self, Backend, Lookup};
+use super::runtime::{self, Backend, Lookup, Store};
 use super::staged::Staged;
 use super::watch::{Watcher, Written};
 
@@ -13,6 +13,7 @@ use super::watch::{Watcher, Written};
 type Rank = usize;
 
 pub struct Catalog {
+    roots: Roots,
     backends: Vec<Box<dyn Backend>>,
     /// Backend and number of each store that is watched.
     stores: Vec<(Rank, usize)>,
@@ -23,17 +24,26 @@ pub struct Catalog {
 
 impl Catalog {
     /// Watches the runtimes' directories and reads all metadata that is there.
-    pub fn new(roots: &Roots, cgroups: &dyn CgroupFs) -> Self {
-        let backends = runtime::backends(roots);
-        let mut stores = Vec::new();
-        for (rank, backend) in backends.iter().enumerate() {
-            stores.extend((0..backend.stores().len()).map(|store| (rank, store)));
-        }
-        let watched = stores.iter().map(|&(rank, store)| backends[rank].stores()[store].clone());
-        let (watcher, written) = Watcher::new(watched.collect());
-        let mut this = Self { backends, stores, staged: Staged::new(), watcher, unreadable: 0 };
+    pub fn new(roots: Roots, cgroups: &dyn CgroupFs) -> Self {
+        let (backends, stores) = with_stores(&roots);
+        let (watcher, written) = Watcher::new(files_of(&backends, &stores));
+        let staged = Staged::new();
+        let mut this = Self { roots, backends, stores, staged, watcher, unreadable: 0 };
         this.read(written, cgroups);
         this
+    }
+
+    /// Watches these directories instead, and reads all that is there; returns whether they are
+    /// others. What was read stays.
+    pub fn set_roots(&mut self, roots: Roots, cgroups: &dyn CgroupFs) -> bool {
+        if roots == self.roots {
+            return false;
+        }
+        (self.backends, self.stores) = with_stores(&roots);
+        self.roots = roots;
+        let written = self.watcher.set_stores(files_of(&self.backends, &self.stores));
+        self.read(written, cgroups);
+        true
     }
 
     /// Reads the metadata that was written since, until there is no more.
@@ -90,6 +100,20 @@ impl Catalog {
             Lookup::Unreadable(_) => self.unreadable += 1,
         }
     }
+}
+
+/// The backends on `roots`, and all their stores.
+fn with_stores(roots: &Roots) -> (Vec<Box<dyn Backend>>, Vec<(Rank, usize)>) {
+    let backends = runtime::backends(roots);
+    let mut stores = Vec::new();
+    for (rank, backend) in backends.iter().enumerate() {
+        stores.extend((0..backend.stores().len()).map(|store| (rank, store)));
+    }
+    (backends, stores)
+}
+
+fn files_of(backends: &[Box<dyn Backend>], stores: &[(Rank, usize)]) -> Vec<Store> {
+    stores.iter().map(|&(rank, store)| backends[rank].stores()[store].clone()).collect()
 }
 
 impl AsRawFd for Catalog {

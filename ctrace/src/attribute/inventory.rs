@@ -147,7 +147,7 @@ impl Attributor {
         let own = chain.pop().filter(|known| known.depth == level)?;
         let container = own.container;
         let outer: Vec<Arc<Container>> = chain.into_iter().map(|known| known.container).collect();
-        let told = staged.told(&container.id, container.runtime, key);
+        let told = staged.entries_of(&container.id, container.runtime, key);
         let is_hex = is_hex64(&container.id);
         let group = Group {
             id: container.id.clone(),

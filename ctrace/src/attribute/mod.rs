@@ -18,6 +18,7 @@
 
 mod answer;
 mod bounded;
+mod by_process;
 mod catalog;
 pub mod cgroup;
 mod identity;
@@ -42,11 +43,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub use identity::{Identity, Kinship, ProcessKey};
 pub use runtime::roots::Roots;
 
-use crate::event::{Attribution, CgroupKey, Phase, Via, matches};
+use crate::event::{Attribution, CgroupKey, Container, Via, matches};
 use bounded::Bounded;
 use catalog::Catalog;
 use cgroup::is_hex64;
-use namespaces::{Claim, Namespaces};
+use namespaces::Namespaces;
 use nodes::Nodes;
 use resolve::Resolution;
 
@@ -54,6 +55,10 @@ use resolve::Resolution;
 const MAX_RECALLED: usize = 32 << 10;
 /// Processes outside containers' cgroups that are remembered for their children.
 const MAX_PROCESSES: usize = 8 << 10;
+
+/// How long runtimes are not looked for again, nanoseconds.
+const DISCOVERY_MIN_NS: u64 = 1_000_000_000;
+const DISCOVERY_MAX_NS: u64 = 60_000_000_000;
 
 /// The cgroup file systems of this host.
 pub trait CgroupFs {
@@ -104,6 +109,10 @@ pub struct Attributor {
     recalled: FxHashMap<Identity, Recalled>,
     /// Inode of the host's mount namespace.
     host_mnt_ns: u32,
+    /// No metadata was found of a container.
+    is_runtime_missing: bool,
+    /// When runtimes may be looked for again, and how long that was waited for.
+    discovery: (u64, u64),
 }
 
 impl Attributor {
@@ -115,7 +124,7 @@ impl Attributor {
 
     /// As [`Attributor::new`], with the runtimes' directories given.
     pub fn with_roots(cgroups: impl CgroupFs + 'static, host_mnt_ns: u32, roots: &Roots) -> Self {
-        let catalog = Catalog::new(roots, &cgroups);
+        let catalog = Catalog::new(roots.clone(), &cgroups);
         Self {
             cgroups: Box::new(cgroups),
             catalog,
@@ -124,12 +133,28 @@ impl Attributor {
             processes: Bounded::new(MAX_PROCESSES, usize::MAX),
             recalled: FxHashMap::default(),
             host_mnt_ns,
+            is_runtime_missing: false,
+            discovery: (0, DISCOVERY_MIN_NS),
         }
     }
 
     /// Reads the metadata that was written since, until there is no more.
     pub fn on_readable(&mut self) {
         self.catalog.on_readable(&*self.cgroups);
+    }
+
+    /// Looks for the runtimes' directories again, where a container is here whose runtime has not been
+    /// found: it may have been started since, with a directory of its own. Takes some milliseconds,
+    /// and so is done ever more seldom while it is in vain.
+    pub fn rediscover(&mut self, now: u64) {
+        let (at, wait) = self.discovery;
+        if !self.is_runtime_missing || now < at {
+            return;
+        }
+        self.is_runtime_missing = false;
+        let is_found = self.catalog.set_roots(Roots::discover(), &*self.cgroups);
+        let wait = if is_found { DISCOVERY_MIN_NS } else { (2 * wait).min(DISCOVERY_MAX_NS) };
+        self.discovery = (now + wait, wait);
     }
 
     /// Why some metadata is only read when an event asks for it, if so.
@@ -248,6 +273,11 @@ impl Attributor {
         attribution
     }
 
+    /// Takes in what a runtime said of a container when it was asked at its socket.
+    pub fn tell(&mut self, container: Container) {
+        self.catalog.staged.tell(container);
+    }
+
     /// Whether there is a container that `selector` [means](crate::event::matches()).
     pub fn known(&self, selector: &str) -> bool {
         self.catalog.staged.containers().any(|container| matches(container, selector))
@@ -308,8 +338,8 @@ impl Attributor {
                 }
                 let retry = old.as_ref().and_then(|old| old.retry);
                 let staged = &mut self.catalog.staged;
-                let mut new =
-                    resolve::resolve(&path, key, staged, now, retry.map(|retry| retry.1));
+                let mut new = resolve::resolve(&path, key, staged, now, retry.map(|retry| retry.1));
+                self.is_runtime_missing |= is_due && new.retry.is_some();
                 if !is_due && new.retry.is_some() {
                     new.retry = retry;
                 }
@@ -320,92 +350,6 @@ impl Attributor {
         };
         let until = resolution.retry.map_or(u64::MAX, |retry| retry.0);
         (answer::of_cgroup(key, &path, &resolution), until)
-    }
-
-    /// Compares the cgroups' answer with the mount namespace.
-    fn place(&mut self, answer: &mut Attribution, who: &Identity, is_in_host: bool, now: u64) {
-        let Some(id) = answer.container.as_ref().map(|container| container.id.clone()) else {
-            return;
-        };
-        if is_in_host {
-            answer.phase = Some(Phase::RuntimeInit);
-            return;
-        }
-        let Some((claimed, _)) = self.claimed(who.mnt_ns.id, now) else {
-            self.claim(answer, who);
-            return;
-        };
-        if answer::is_inside(&claimed, &id) {
-            let path = answer.path.take();
-            let phase = Some(Phase::Joining);
-            *answer = Attribution { path, via: Via::Namespace, phase, ..claimed };
-        } else if claimed.container.is_some_and(|claimed| answer::is_inside(answer, &claimed.id)) {
-            answer.phase = Some(Phase::RuntimeInit);
-        }
-    }
-
-    /// The mount namespace is the container's, where the process surely has been put into it: it is
-    /// the first in a pid namespace, or in one at all while there is no container around this one.
-    /// Until then a runtime's process in the container's cgroup is still where the runtime is.
-    fn claim(&mut self, answer: &Attribution, who: &Identity) {
-        let is_inside =
-            who.is_first_in_pid_ns || (who.is_pid_nested && answer.outer.is_empty());
-        let Some(id) = who.mnt_ns.id else { return };
-        match &answer.path {
-            Some((key, _)) if is_inside => self.namespaces.set_claim(id, Claim::Cgroup(*key)),
-            _ => self.namespaces.note_unclaimed(id),
-        }
-    }
-
-    /// Whose the mount namespace is known to be, and how.
-    fn claimed(&mut self, id: Option<u64>, now: u64) -> Option<(Attribution, Via)> {
-        let (answer, via) = match self.namespaces.claim(id?)? {
-            Claim::Cgroup(key) => (self.of_cgroup(key, now).0, Via::Namespace),
-            Claim::Id(id) => {
-                let container = self.catalog.staged.by_id(&id);
-                (Attribution { container, ..Attribution::default() }, Via::Mountinfo)
-            }
-        };
-        answer.container.is_some().then_some((answer, via))
-    }
-
-    /// What the mount namespace says of a process that no cgroup names a container for.
-    fn of_namespace(&mut self, who: &Identity, kin: Kinship, now: u64) -> Option<Attribution> {
-        let id = who.mnt_ns.id?;
-        if let (None, Some(process)) = (self.namespaces.claim(id), kin.process)
-            && self.namespaces.is_due(id, now)
-        {
-            self.read_mounts(id, who, process);
-        }
-        let Some((answer, via)) = self.claimed(Some(id), now) else {
-            self.namespaces.note_unclaimed(id);
-            return None;
-        };
-        // A container that was told to have no cgroup of its own is joined as soon as its namespace.
-        let id = &answer.container.as_ref()?.id;
-        let has_cgroup = via == Via::Namespace || self.nodes.any_named(id);
-        let phase = has_cgroup.then_some(Phase::Joining);
-        Some(Attribution { via, phase, unit: None, ..answer })
-    }
-
-    fn read_mounts(&mut self, namespace: u64, who: &Identity, process: ProcessKey) {
-        let mounts = who.mnt_ns.inode.and_then(|inode| mountinfo::read(process, inode));
-        let Some(id) = mounts.as_deref().and_then(mountinfo::container_id) else { return };
-        if self.catalog.staged.by_id(id).is_none() {
-            self.catalog.look_up(id, &*self.cgroups);
-        }
-        // Anybody with a mount namespace of his own can mount what looks like a container's files:
-        // only a container that its runtime knows counts.
-        if self.catalog.staged.by_id(id).is_some() {
-            self.namespaces.set_claim(namespace, Claim::Id(id.to_owned()));
-        }
-    }
-
-    /// What is known of the process, or else of its parent.
-    fn of_kin(&mut self, kin: Kinship) -> Option<Attribution> {
-        let Kinship { process, parent } = kin;
-        let known = [process, parent].into_iter().flatten();
-        known.into_iter().find_map(|key| Some((**self.processes.get(&key)?).clone()))
     }
 }
 

@@ -231,7 +231,12 @@ impl Nodes {
     }
 
     /// After a walk over `walked`, which began at `time_ns`: what it did not see is gone.
-    pub fn retain_seen(&mut self, walked: &FxHashSet<CgroupKey>, hierarchies: &[u32], time_ns: u64) {
+    pub fn retain_seen(
+        &mut self,
+        walked: &FxHashSet<CgroupKey>,
+        hierarchies: &[u32],
+        time_ns: u64,
+    ) {
         for (key, node) in &mut self.by_key {
             if !node.is_gone && hierarchies.contains(&key.hierarchy) && !walked.contains(key) {
                 node.is_gone = true;

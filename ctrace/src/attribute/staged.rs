@@ -1,5 +1,6 @@
 //! Metadata that has been read: known before a container's first event, kept after its last.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::CgroupFs;
 use super::bounded::Bounded;
 use super::cgroup::is_hex64;
 use super::runtime::{Init, Metadata, Placement};
-use crate::event::{CgroupKey, Container, Runtime, State};
+use crate::event::{CgroupKey, Container, Pod, Runtime, State};
 
 /// Containers that are remembered, living or not.
 const MAX_CONTAINERS: usize = 8 << 10;
@@ -28,8 +29,34 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     entries: Vec<Entry>,
+    /// What a runtime said when it was asked.
+    told: Option<Container>,
+    /// The best of `entries`, with what it lacks filled in.
+    known: Option<Arc<Container>>,
     /// An answer was given from it.
     is_asked: bool,
+}
+
+impl Slot {
+    /// Works out `known` anew; returns whether an answer that was given is another now.
+    fn renew(&mut self) -> bool {
+        let best = best(&self.entries).map(|entry| entry.container.clone());
+        let known = match (best, &self.told) {
+            (Some(mut best), Some(told)) => {
+                Arc::make_mut(&mut best).fill(told);
+                Some(best)
+            }
+            (best, told) => best.or_else(|| told.clone().map(Arc::new)),
+        };
+        let is_other = known != self.known;
+        self.known = known;
+        is_other && self.is_asked
+    }
+
+    fn bytes(&self) -> usize {
+        let told = self.told.as_ref().map_or(0, size_of_container);
+        size_of::<Self>() + self.entries.iter().map(size_of_entry).sum::<usize>() + 2 * told
+    }
 }
 
 pub struct Staged {
@@ -62,21 +89,34 @@ impl Staged {
         let entry = Entry { container, metadata, rank };
         for key in keys {
             let entries = self.by_cgroup.get(&key).map(|old| old.clone()).unwrap_or_default();
-            if let Some(entries) = merged(entries, &entry) {
+            if let Some(entries) = merged(&entries, &entry) {
                 let bytes = entries.iter().map(size_of_entry).sum();
                 self.by_cgroup.insert(key, entries, bytes);
                 self.generation += 1;
             }
         }
-        let Slot { entries, is_asked } =
-            self.by_id.get(&id).map(|old| old.clone()).unwrap_or_default();
-        let known = best(&entries).map(|best| best.container.clone());
-        if let Some(entries) = merged(entries, &entry) {
-            let is_other = best(&entries).map(|best| best.container.clone()) != known;
-            let bytes = entries.iter().map(size_of_entry).sum();
-            self.by_id.insert(id, Slot { entries, is_asked }, bytes);
-            self.generation += u64::from(is_asked && is_other);
+        let mut slot = self.by_id.get(&id).map(std::mem::take).unwrap_or_default();
+        if let Some(entries) = merged(&slot.entries, &entry) {
+            slot.entries = entries;
         }
+        self.put(id, slot);
+    }
+
+    /// Takes in what a runtime said when it was asked.
+    pub fn tell(&mut self, container: Container) {
+        if !is_hex64(&container.id) {
+            return;
+        }
+        let id = container.id.clone();
+        let mut slot = self.by_id.get(&id).map(std::mem::take).unwrap_or_default();
+        slot.told = Some(container);
+        self.put(id, slot);
+    }
+
+    fn put(&mut self, id: String, mut slot: Slot) {
+        self.generation += u64::from(slot.renew());
+        let bytes = slot.bytes();
+        self.by_id.insert(id, slot, bytes);
     }
 
     /// The container whose id, of 64 digits, is `id`.
@@ -86,10 +126,9 @@ impl Staged {
         }
         if let Some(slot) = self.by_id.get(id) {
             slot.is_asked = true;
-            return best(&slot.entries).map(|entry| entry.container.clone());
+            return slot.known.clone();
         }
-        let slot = Slot { entries: Vec::new(), is_asked: true };
-        self.by_id.insert(id.to_owned(), slot, size_of::<Slot>() + id.len());
+        self.put(id.to_owned(), Slot { is_asked: true, ..Slot::default() });
         None
     }
 
@@ -114,7 +153,7 @@ impl Staged {
     /// What the files say of the container `id`, the best first. Of an id in free text, which
     /// several containers may have, what they say of the one that owns the cgroup, or else of those
     /// of its runtime.
-    pub fn told(&mut self, id: &str, runtime: Option<Runtime>, key: CgroupKey) -> Vec<Entry> {
+    pub fn entries_of(&mut self, id: &str, runtime: Option<Runtime>, key: CgroupKey) -> Vec<Entry> {
         let by_id = self.by_id.get(id).map_or_else(Vec::new, |slot| slot.entries.clone());
         let mut told = by_id;
         if !is_hex64(id) {
@@ -134,7 +173,7 @@ impl Staged {
     }
 
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.by_id.values().flat_map(|slot| &slot.entries).map(|entry| &*entry.container)
+        self.by_id.values().filter_map(|slot| slot.known.as_deref())
     }
 }
 
@@ -175,10 +214,11 @@ fn is_same_container(one: &Entry, other: &Entry) -> bool {
 
 /// `entries` with `entry` in the place of what the same file said of the same container before;
 /// `None` where that is nothing new.
-fn merged(mut entries: Vec<Entry>, entry: &Entry) -> Option<Vec<Entry>> {
+fn merged(entries: &[Entry], entry: &Entry) -> Option<Vec<Entry>> {
     if entries.contains(entry) {
         return None;
     }
+    let mut entries = entries.to_vec();
     entries.retain(|old| old.source() != entry.source() || old.container.id != entry.container.id);
     entries.push(entry.clone());
     Some(entries)
@@ -214,14 +254,24 @@ fn is_running(init: Init) -> bool {
         .is_some_and(|stat| start_ticks.is_none_or(|start| stat.starttime == start))
 }
 
-/// About what an entry takes; a node of a map has its own cost.
+/// About what an entry takes.
 fn size_of_entry(entry: &Entry) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let Container { id, name, runtime: _, image, labels, pod, is_sandbox: _ } = &*entry.container;
-    let labels: usize = labels.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
-    let pod = pod.as_ref().map_or(0, |pod| text(&pod.name) + text(&pod.namespace) + text(&pod.uid));
-    let container = size_of::<Container>() + id.len() + text(name) + text(image) + labels + pod;
+    let container = size_of_container(&entry.container);
     size_of::<Entry>() + container + entry.source().as_os_str().len()
+}
+
+/// About what a container takes; a node of a map has its own cost.
+fn size_of_container(container: &Container) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let map = |map: &BTreeMap<String, String>| -> usize {
+        map.iter().map(|(key, value)| key.len() + value.len() + 64).sum()
+    };
+    let Container { id, name, runtime: _, image, labels, pod, is_sandbox: _ } = container;
+    let pod = pod.as_ref().map_or(0, |pod| {
+        let Pod { name, namespace, uid, labels } = pod;
+        text(name) + text(namespace) + text(uid) + labels.as_ref().map_or(0, map)
+    });
+    size_of::<Container>() + id.len() + text(name) + text(image) + map(labels) + pod
 }
 
 #[cfg(test)]

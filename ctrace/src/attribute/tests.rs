@@ -1,7 +1,9 @@
 use std::fs;
 
 use super::*;
-use crate::event::{Namespace, Runtime};
+use crate::event::Runtime;
+
+mod processes;
 
 pub(crate) const A: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
 pub(crate) const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b12";
@@ -390,154 +392,6 @@ fn a_pods_uid_is_in_the_path() {
     assert_eq!(pod.uid.as_deref(), Some(uid));
 }
 
-/// A process in the mount namespace of that number.
-fn process(key: CgroupKey, mnt_ns: u64) -> Identity {
-    let inode = if mnt_ns == 0 { HOST_NS } else { 1 };
-    Identity {
-        v2: Some(key),
-        mnt_ns: Namespace { inode: Some(inode), id: Some(mnt_ns) },
-        ..Identity::default()
-    }
-}
-
-/// The first process of a container.
-fn first(key: CgroupKey, mnt_ns: u64) -> Identity {
-    Identity { is_pid_nested: true, is_first_in_pid_ns: true, ..process(key, mnt_ns) }
-}
-
-fn kin(process: u32, parent: u32) -> Kinship {
-    Kinship { process: Some((process, 7)), parent: Some((parent, 7)) }
-}
-
-fn phase(attribution: &Attribution) -> (Option<&str>, Via, Option<Phase>) {
-    (id(attribution), attribution.via, attribution.phase)
-}
-
-#[test]
-fn a_process_on_its_way_into_a_container() {
-    let mut host = Host::new();
-    host.docker(A, "web");
-    host.attributor.on_readable();
-    let container = host.learn(0, 1000, &format!("/docker/{A}"));
-    let unit = host.learn(0, 2000, "/system.slice/docker.service");
-    // The runtime sets it up: in the cgroup, in the host's mounts.
-    let found = host.whose(&process(container, 0), Kinship::default());
-    assert_eq!(phase(&found), (Some(A), Via::Cgroup, Some(Phase::RuntimeInit)));
-    let found = host.whose(&first(container, 9), Kinship::default());
-    assert_eq!(phase(&found), (Some(A), Via::Cgroup, None));
-    // `docker exec`: first the mounts, then the cgroup.
-    let found = host.whose(&process(unit, 9), Kinship::default());
-    assert_eq!(phase(&found), (Some(A), Via::Namespace, Some(Phase::Joining)));
-    assert_eq!((name(&found), &found.unit), (Some("web"), &None));
-    // `unshare -m` inside.
-    let found = host.whose(&process(container, 10), Kinship::default());
-    assert_eq!(phase(&found), (Some(A), Via::Cgroup, None));
-}
-
-/// Three successive containers had the same inode.
-#[test]
-fn a_namespace_goes_by_its_number() {
-    let mut host = Host::new();
-    let one = host.learn(0, 1000, &format!("/docker/{A}"));
-    let two = host.learn(0, 2000, &format!("/docker/{B}"));
-    let unit = host.learn(0, 3000, "/system.slice/docker.service");
-    host.whose(&first(one, 9), Kinship::default());
-    host.whose(&first(two, 10), Kinship::default());
-    assert_eq!(id(&host.whose(&process(unit, 9), Kinship::default())), Some(A));
-    assert_eq!(id(&host.whose(&process(unit, 10), Kinship::default())), Some(B));
-    // The kernel has no numbers: nothing is claimed by the inode.
-    let mut who = process(unit, 9);
-    who.mnt_ns.id = None;
-    assert_eq!(phase(&host.whose(&who, Kinship::default())), (None, Via::Unit, None));
-}
-
-/// A daemon with mounts of its own starts containers from there.
-#[test]
-fn a_runtimes_own_namespace_is_no_containers() {
-    let mut host = Host::new();
-    let container = host.learn(0, 1000, &format!("/docker/{A}"));
-    let unit = host.learn(0, 2000, "/system.slice/docker.service");
-    host.whose(&process(container, 5), Kinship::default());
-    assert_eq!(phase(&host.whose(&process(unit, 5), Kinship::default())), (None, Via::Unit, None));
-}
-
-#[test]
-fn joining_a_container_in_a_container() {
-    let mut host = Host::new();
-    let outer = host.learn(0, 1000, &format!("/docker/{A}"));
-    let inner = host.learn(0, 2000, &format!("/docker/{A}/docker/{B}"));
-    host.whose(&first(outer, 9), Kinship::default());
-    // The inner runtime, still in the outer's mounts and pid namespace.
-    let runtime = Identity { is_pid_nested: true, ..process(inner, 9) };
-    let found = host.whose(&runtime, Kinship::default());
-    assert_eq!(phase(&found), (Some(B), Via::CgroupPath, Some(Phase::RuntimeInit)));
-    host.whose(&first(inner, 10), Kinship::default());
-    let found = host.whose(&process(outer, 10), Kinship::default());
-    assert_eq!(phase(&found), (Some(B), Via::Namespace, Some(Phase::Joining)));
-    assert_eq!(found.outer[0].id, A);
-    // The outer's own processes stay its own.
-    let found = host.whose(&process(outer, 9), Kinship::default());
-    assert_eq!(phase(&found), (Some(A), Via::CgroupPath, None));
-}
-
-/// `nsenter` out of one container into the mounts of another.
-#[test]
-fn a_container_in_anothers_mounts_stays_itself() {
-    let mut host = Host::new();
-    let one = host.learn(0, 1000, &format!("/docker/{A}"));
-    let two = host.learn(0, 2000, &format!("/docker/{B}"));
-    host.whose(&first(one, 9), Kinship::default());
-    let found = host.whose(&process(two, 9), Kinship::default());
-    assert_eq!(phase(&found), (Some(B), Via::CgroupPath, None));
-}
-
-#[test]
-fn of_cgroups_that_disagree_the_mounts_decide() {
-    let mut host = Host::new();
-    let one = host.learn(0, 1000, &format!("/docker/{A}"));
-    let two = host.learn(4, 2000, &format!("/docker/{B}"));
-    let torn = Identity { v1: Some(two), ..process(one, 9) };
-    assert_eq!(id(&host.whose(&torn, Kinship::default())), Some(A));
-    let first_of_two = Identity { v2: None, v1: Some(two), ..first(two, 9) };
-    host.whose(&first_of_two, Kinship::default());
-    assert_eq!(id(&host.whose(&torn, Kinship::default())), Some(B));
-}
-
-/// `podman run --cgroups=disabled` of a process that is gone: its children are still known.
-#[test]
-fn lineage_is_for_what_nothing_else_tells() {
-    let mut host = Host::new();
-    let session = host.learn(0, 1000, "/user.slice/user-0.slice/session-1.scope");
-    let known = Attribution {
-        container: Some(Arc::new(crate::event::Container { id: A.into(), ..Default::default() })),
-        via: Via::Mountinfo,
-        ..Attribution::default()
-    };
-    host.attributor.processes.insert((50, 7), known.into(), 1);
-    let child = host.whose(&process(session, 9), kin(51, 50));
-    assert_eq!(phase(&child), (Some(A), Via::Lineage, None));
-    let grandchild = host.whose(&process(session, 10), kin(52, 51));
-    assert_eq!(phase(&grandchild), (Some(A), Via::Lineage, None));
-    // The same number at another time is another process.
-    let mut stranger = kin(53, 51);
-    stranger.parent = Some((51, 8));
-    assert_eq!(phase(&host.whose(&process(session, 11), stranger)), (None, Via::Unit, None));
-    // In the host's mounts nobody is in a container for his parents' sake.
-    assert_eq!(phase(&host.whose(&process(session, 0), kin(54, 51))), (None, Via::Unit, None));
-}
-
-#[test]
-fn threads_of_the_kernel_are_the_kernels() {
-    let mut host = Host::new();
-    let root = host.cgroup(0, "/");
-    let kernel = Identity { is_kernel_thread: true, ..process(root, 0) };
-    assert_eq!(host.whose(&kernel, Kinship::default()).via, Via::Kernel);
-    // On behalf of a container, where the event says so.
-    let container = host.learn(0, 1000, &format!("/docker/{A}"));
-    let kernel = Identity { owner: Some(container), ..kernel };
-    assert_eq!(id(&host.whose(&kernel, Kinship::default())), Some(A));
-}
-
 #[test]
 fn the_lifecycle_alone_is_enough() {
     let mut host = Host::new();
@@ -607,4 +461,18 @@ fn a_name_that_comes_late_is_taken_at_once() {
     host.docker(B, "stranger");
     host.attributor.on_readable();
     assert_eq!(host.attributor.epoch(), epoch);
+}
+
+/// A dockerd that is started while ctrace runs, with a directory of its own.
+#[test]
+fn a_runtime_that_comes_later_is_found() {
+    let mut host = Host::new();
+    let key = host.learn(0, 1000, &format!("/docker/{A}"));
+    assert_eq!(name(&host.resolve(&[key])), None);
+    assert!(host.attributor.is_runtime_missing);
+    let config = format!(r#"{{"ID":"{A}","Name":"/late"}}"#);
+    host.write(&format!("elsewhere/containers/{A}/config.v2.json"), &config);
+    let roots = Roots { docker: vec![host.root.path().join("elsewhere")], ..Roots::default() };
+    host.attributor.catalog.set_roots(roots, &*host.attributor.cgroups);
+    assert_eq!(name(&host.resolve(&[key])), Some("late"));
 }

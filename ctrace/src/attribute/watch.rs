@@ -64,6 +64,18 @@ impl Watcher {
         (watcher, written)
     }
 
+    /// Watches these stores instead; the files that are there come back as written.
+    pub fn set_stores(&mut self, stores: Vec<Store>) -> Vec<Written> {
+        for (wd, _) in self.directories.drain() {
+            if let Some(inotify) = &self.inotify {
+                // Refused only where the watch is gone already.
+                let _ = inotify::remove_watch(inotify, wd);
+            }
+        }
+        self.stores = stores;
+        self.watch_all()
+    }
+
     /// Times that the kernel's queue was full and everything was read again.
     pub fn overflows(&self) -> u64 {
         self.overflows

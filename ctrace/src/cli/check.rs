@@ -9,7 +9,7 @@ use super::{Format, print};
 use crate::{
     kernel::{Capabilities, Facts, Features, Refusal},
     loader::{self, Planned},
-    probes::{Hook, PROBES},
+    probes::{Hook, PROBES, lifecycle},
 };
 
 /// Says what works on this host: the kernel, its hooks, and what is lost by each choice.
@@ -87,6 +87,10 @@ fn report(facts: &Facts, capabilities: &Capabilities, planned: &[Planned], ready
             feature("kprobe", kprobe),
             feature("ring_buffer", ring_buffer),
         ],
+        "attribution": {
+            "doc": lifecycle::DOC,
+            "hooks": lifecycle::hooks().iter().map(hook).collect::<Vec<_>>(),
+        },
         "probes": probes.collect::<Vec<_>>(),
     })
 }
@@ -104,12 +108,10 @@ fn hook(hook: &Hook) -> Value {
 
 /// The report for people: the same facts, in the same order.
 fn text(report: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let list = |value: &Value| {
         let items = value.as_array().into_iter().flatten().map(word);
         items.collect::<Vec<_>>().join(", ")
     };
-    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut lines = vec![
         format!("kernel        {}", word(&report["kernel"])),
         format!("lockdown      {}", report["lockdown"].as_str().unwrap_or("not shown")),
@@ -137,22 +139,16 @@ fn text(report: &Value) -> String {
             Some(reason) => format!("{name:12}  refused: {reason}"),
         });
     }
+    lines.push(String::new());
+    lines.push(format!("attribution: {}", word(&report["attribution"]["doc"])));
+    lines.extend(hook_lines(&report["attribution"]["hooks"]));
     for probe in items(&report["probes"]) {
         lines.push(String::new());
         lines.push(format!("probe {}: {}", word(&probe["name"]), word(&probe["doc"])));
         if let Some(reason) = probe["reason"].as_str() {
             lines.push(format!("  cannot run: {reason}"));
         }
-        for hook in items(&probe["hooks"]) {
-            let strategy = hook["strategy"].as_str().unwrap_or("no hook");
-            let gives = word(&hook["gives"]);
-            lines.push(format!("  {:24} {strategy:8} {gives}", word(&hook["name"])));
-            for fact in ["lost", "why"] {
-                if let Some(text) = hook[fact].as_str() {
-                    lines.push(format!("  {:24} {:8} {fact}: {text}", "", ""));
-                }
-            }
-        }
+        lines.extend(hook_lines(&probe["hooks"]));
     }
     lines.push(String::new());
     lines.push(match report["ready"].as_bool() {
@@ -160,4 +156,27 @@ fn text(report: &Value) -> String {
         _ => "ctrace watch cannot run here.".to_owned(),
     });
     lines.join("\n") + "\n"
+}
+
+fn hook_lines(hooks: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for hook in items(hooks) {
+        let strategy = hook["strategy"].as_str().unwrap_or("no hook");
+        let gives = word(&hook["gives"]);
+        lines.push(format!("  {:24} {strategy:8} {gives}", word(&hook["name"])));
+        for fact in ["lost", "why"] {
+            if let Some(text) = hook[fact].as_str() {
+                lines.push(format!("  {:24} {:8} {fact}: {text}", "", ""));
+            }
+        }
+    }
+    lines
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or("unknown").to_owned()
+}
+
+fn items(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
 }

@@ -100,7 +100,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     // What comes between the list and the first record is nothing: the hooks are there first.
     let loaded = if args.watch { Some(load()?) } else { None };
     let layout = CgroupLayout::of_host().context("cannot read the cgroup layout")?;
-    let mut attributor = Attributor::new(layout.clone(), host::mnt_ns_of_init());
+    let host_mnt_ns = host::mnt_ns().context("cannot read the host's mount namespace")?;
+    let mut attributor = Attributor::new(layout.clone(), host_mnt_ns);
     say_what_is_hidden();
     attributor.walk(clock::boot_now());
     let (list, units) = look(&mut attributor, &args, &filter, &layout);

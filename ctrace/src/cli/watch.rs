@@ -14,6 +14,8 @@ use wildmatch::WildMatch;
 use super::{Colour, Format, Usage};
 use crate::{
     attribute::Attributor,
+    enrich::{Enricher, Report, Socket},
+    event::text,
     filter::Filter,
     kernel::{self, Facts},
     loader::{self, Attached, Filtered, Planned},
@@ -27,7 +29,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Only these events; all if absent
+    /// Only these events; those that are rare if absent
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     events: Vec<String>,
     /// Only this container: its name, or the start of its id (repeatable)
@@ -51,6 +53,13 @@ pub struct Args {
     /// Wait for a --container that does not exist yet
     #[arg(long)]
     wait: bool,
+    /// Ask the runtimes at their sockets for what they keep on no disk: pod labels, podman's
+    /// labels. Events never wait for it
+    #[arg(long)]
+    enrich: bool,
+    /// Ask at this socket: cri:PATH, docker:PATH or podman:PATH (repeatable)
+    #[arg(long, value_name = "SOCKET", value_parser = Socket::parse)]
+    enrich_socket: Vec<Socket>,
     /// End after this time, for example 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = plan::parse_duration)]
     duration: Option<Duration>,
@@ -67,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
     rare_ring_size: u32,
     /// Size of the ring for cgroups and processes that come and go: a power of two
-    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = plan::parse_ring_size)]
+    #[arg(long, value_name = "BYTES", default_value = "512K", value_parser = plan::parse_ring_size)]
     lifecycle_ring_size: u32,
     /// Size of the ring for frequent events: a power of two
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
@@ -75,7 +84,11 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Events: oom (victims of the kernel's OOM killer).
+Events: oom (victims of the kernel's OOM killer), and only if named: exec (processes that run
+another program), exit (processes that end).
+
+Of one kind of filter one must fit, of different kinds all. A container that starts later and fits is
+seen from its first event.
 
 On standard error, `attached: …` says that every hook is in place, `missing: …` what this host
 refuses and what stands in for it, and a summary at the end what was seen and lost.
@@ -83,6 +96,8 @@ refuses and what stands in for it, and a summary at the end what was seen and lo
 Examples:
   ctrace watch
   ctrace watch --container batch --wait
+  ctrace watch -e exec,exit --image 'nginx*'
+  ctrace watch -e exec --pod web-7d4 --namespace shop --enrich
   ctrace watch -e oom -o json -n 1 | jq .oom
   ctrace watch --duration 10m > incidents.txt
 
@@ -99,6 +114,11 @@ impl Args {
                 images: self.image.iter().map(|glob| WildMatch::new(glob)).collect(),
                 pids: self.pid,
                 cgroups: self.cgroup,
+            },
+            enrich: match (self.enrich_socket.is_empty(), self.enrich) {
+                (false, _) => self.enrich_socket,
+                (true, true) => Socket::found(),
+                (true, false) => Vec::new(),
             },
             wait: self.wait,
             limits: Limits { duration: self.duration, count: self.count },
@@ -138,6 +158,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         eprintln!("ctrace: {message} yet; waiting for it");
     }
 
+    let enrichment = match plan.enrich.is_empty() {
+        true => None,
+        false => Some(Enricher::start(plan.enrich).context("cannot ask the runtimes")?),
+    };
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -153,12 +178,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
             .filter(|(_, plan)| plan.is_ok())
             .map(|(probe, _)| probe.decoder(&facts))
             .collect();
-        report_hooks(&planned, &loaded.hooks);
         // The kernel's BTF is large and no longer needed.
         drop(facts);
+        report_hooks(&planned, &loaded.hooks);
+        if let Some(error) = attributor.watch_refused() {
+            eprintln!("missing: inotify: {error}: a brief container's name may be missed");
+        }
         let out = Box::new(BufWriter::new(io::stdout()));
         let output = Output { sink, out };
-        let stages = Stages { loaded, decoders, attributor, filter: plan.filter, output };
+        let filter = plan.filter;
+        let stages = Stages { loaded, decoders, attributor, enrichment, filter, output };
         pipeline::run(stages, plan.limits, stop).await
     })?;
     report_summary(&summary);
@@ -214,7 +243,8 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
 
 /// Says on standard error what was seen and what was lost.
 fn report_summary(summary: &Summary) {
-    let Summary { events, lost, undecoded } = summary;
+    let Summary { events, lost, undecoded, metadata_overflows, metadata_unreadable, enrichment } =
+        summary;
     let list = |counts: Vec<String>| {
         if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
     };
@@ -225,5 +255,16 @@ fn report_summary(summary: &Summary) {
     eprintln!("events: {seen}; lost: {lost}");
     if *undecoded > 0 {
         eprintln!("undecoded records: {undecoded}");
+    }
+    if *metadata_overflows > 0 {
+        eprintln!("metadata read again for an overflow of inotify: {metadata_overflows} times");
+    }
+    if *metadata_unreadable > 0 {
+        eprintln!("metadata files that could not be read: {metadata_unreadable}");
+    }
+    for Report { socket, lists, failures, error, is_open: _ } in enrichment {
+        let error = error.as_ref().map(|error| format!(", at last: {}", text::escape(error)));
+        let error = error.unwrap_or_default();
+        eprintln!("asked {socket}: {lists} answers, {failures} failures{error}");
     }
 }

@@ -21,12 +21,15 @@ pub struct Container {
     pub is_sandbox: bool,
 }
 
-/// The Kubernetes pod of a container.
+/// The pod of a container: Kubernetes' or podman's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     pub name: Option<String>,
     pub namespace: Option<String>,
+    /// What Kubernetes calls its UID; with podman the pod's id.
     pub uid: Option<String>,
+    /// Absent where the runtime was not asked: they are on no disk.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// A container runtime or engine.
@@ -91,15 +94,12 @@ impl Container {
             name: "labels",
             ty: Type::Object,
             doc: "Its labels",
-            get: |container| {
-                let labels = container.labels.iter();
-                Value::Object(labels.map(|(key, value)| (key.into(), value.into())).collect())
-            },
+            get: |container| labels(&container.labels),
         },
         Field {
             name: "pod",
             ty: Type::Object,
-            doc: "Its Kubernetes pod: name, namespace, uid; null: none known",
+            doc: "Its pod; null: none known",
             get: |container| container.pod.as_ref().map(|pod| object(Pod::FIELDS, pod)).into(),
         },
         Field {
@@ -109,6 +109,28 @@ impl Container {
             get: |container| Value::Flag(container.is_sandbox),
         },
     ];
+
+    /// Adds what `other` says of the same container and is not known here: what is known stays.
+    pub fn fill(&mut self, other: &Container) {
+        let Container { id: _, name, runtime, image, labels, pod, is_sandbox } = other;
+        self.is_sandbox |= is_sandbox;
+        if self.labels.is_empty() {
+            self.labels.clone_from(labels);
+        }
+        self.name = self.name.take().or_else(|| name.clone());
+        self.runtime = self.runtime.or(*runtime);
+        self.image = self.image.take().or_else(|| image.clone());
+        let Some(Pod { name, namespace, uid, labels }) = pod else { return };
+        let known = self.pod.get_or_insert_default();
+        // Two pods of one container: one is somebody else's.
+        if known.uid.is_some() && uid.is_some() && known.uid != *uid {
+            return;
+        }
+        known.name = known.name.take().or_else(|| name.clone());
+        known.namespace = known.namespace.take().or_else(|| namespace.clone());
+        known.uid = known.uid.take().or_else(|| uid.clone());
+        known.labels = known.labels.take().or_else(|| labels.clone());
+    }
 
     /// Its name, else the first 12 characters of its id; of a pod's pause container, its pod's.
     pub fn label(&self) -> String {
@@ -147,7 +169,7 @@ impl Container {
 }
 
 impl Pod {
-    const FIELDS: &'static [Field<Self>] = &[
+    pub(super) const FIELDS: &'static [Field<Self>] = &[
         Field { name: "name", ty: Type::Text, doc: "Name", get: |pod| pod.name.as_ref().into() },
         Field {
             name: "namespace",
@@ -155,13 +177,53 @@ impl Pod {
             doc: "Kubernetes namespace",
             get: |pod| pod.namespace.as_ref().into(),
         },
-        Field { name: "uid", ty: Type::Text, doc: "UID", get: |pod| pod.uid.as_ref().into() },
+        Field {
+            name: "uid",
+            ty: Type::Text,
+            doc: "UID; podman: the pod's id",
+            get: |pod| pod.uid.as_ref().into(),
+        },
+        Field {
+            name: "labels",
+            ty: Type::Object,
+            doc: "Its labels, where the runtime was asked: null otherwise",
+            get: |pod| pod.labels.as_ref().map(labels).into(),
+        },
     ];
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Value<'_> {
+    Value::Object(labels.iter().map(|(key, value)| (key.into(), value.into())).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_of_a_container_stays() {
+        let text = |text: &str| Some(text.to_owned());
+        let labels = || BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+        let pod =
+            Pod { name: text("p"), namespace: text("n"), uid: text("u"), labels: Some(labels()) };
+        let other = Container {
+            id: "c".to_owned(),
+            labels: labels(),
+            pod: Some(pod.clone()),
+            name: text("new"),
+            image: text("image"),
+            ..Container::default()
+        };
+        let mut container = Container { name: text("old"), ..Container::default() };
+        container.fill(&other);
+        assert_eq!((&container.name, &container.image), (&text("old"), &text("image")));
+        assert_eq!((&container.labels, &container.pod), (&labels(), &Some(pod)));
+
+        let stranger = Some(Pod { uid: text("another"), ..Pod::default() });
+        let mut container = Container { pod: stranger.clone(), ..Container::default() };
+        container.fill(&other);
+        assert_eq!(container.pod, stranger);
+    }
 
     fn pause(name: Option<&str>, pod: Option<&str>) -> Container {
         Container {
@@ -171,7 +233,7 @@ mod tests {
             pod: pod.map(|pod| Pod {
                 name: Some(pod.into()),
                 namespace: Some("prod".into()),
-                uid: None,
+                ..Pod::default()
             }),
             is_sandbox: true,
             ..Container::default()

@@ -104,7 +104,8 @@ impl Exit {
 pub fn signal_name(number: u32) -> String {
     // The kernel's first real-time signal; the C library keeps two for itself.
     const RT_MIN: u32 = 32;
-    let signal = i32::try_from(number).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
+    let signal =
+        i32::try_from(number).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
     match signal {
         Some(signal) => signal.as_str().to_owned(),
         None if (RT_MIN..=64).contains(&number) => format!("SIGRTMIN+{}", number - RT_MIN),
@@ -176,9 +177,13 @@ mod tests {
 
     #[test]
     fn names_of_signals() {
-        for (number, name) in
-            [(9, "SIGKILL"), (31, "SIGSYS"), (34, "SIGRTMIN+2"), (64, "SIGRTMIN+32"), (99, "signal 99")]
-        {
+        for (number, name) in [
+            (9, "SIGKILL"),
+            (31, "SIGSYS"),
+            (34, "SIGRTMIN+2"),
+            (64, "SIGRTMIN+32"),
+            (99, "signal 99"),
+        ] {
             assert_eq!(signal_name(number), name);
         }
     }

@@ -2,18 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::{CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, Namespaces, Oom, Process, VERSION, Via, field};
+use super::{
+    CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, Namespaces, Oom, Pod, Process, VERSION, Via,
+    field,
+};
 
 /// The schema of one line of `ctrace watch -o json`, in JSON Schema 2020-12.
 pub fn schema() -> Value {
     let object = |properties: serde_json::Map<String, Value>| json!({ "properties": properties });
-    let mut container = field::schema(Container::FIELDS, &[]);
+    let pod = || ("pod", object(field::schema(Pod::FIELDS, &[])));
+    let mut container = field::schema(Container::FIELDS, &[pod()]);
     container.insert(
         "outer".into(),
         json!({
             "type": "array",
             "description": "Containers around it, outermost first",
-            "items": object(field::schema(Container::FIELDS, &[])),
+            "items": object(field::schema(Container::FIELDS, &[pod()])),
         }),
     );
     container.insert(

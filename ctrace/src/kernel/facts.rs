@@ -23,7 +23,7 @@ pub struct Facts {
     pub page_size: u64,
     /// The NUMA nodes that have memory, one bit each; nodes from 64 on are left out.
     pub nodes_with_memory: u64,
-    /// Inode of the host's mount namespace: that of process 1; 0 where it cannot be read.
+    /// Inode of the host's mount namespace.
     pub host_mnt_ns: u32,
     /// Keeps attaching fast until programs are loaded.
     _trial: Trial,
@@ -50,7 +50,7 @@ impl Facts {
             page_size: page_size.try_into().context("the page size is unknown")?,
             // A kernel without NUMA has node 0 only.
             nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
-            host_mnt_ns: host::mnt_ns_of_init(),
+            host_mnt_ns: host::mnt_ns().context("cannot read the host's mount namespace")?,
             _trial: trial,
         })
     }

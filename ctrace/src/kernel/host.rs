@@ -124,9 +124,16 @@ pub fn kernel_release() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end().to_owned())
 }
 
-/// Inode of the host's mount namespace: that of process 1; 0 where it cannot be read.
-pub fn mnt_ns_of_init() -> u32 {
-    fs::metadata("/proc/1/ns/mnt").map_or(0, |ns| ns.ino() as u32)
+/// Inode of the host's mount namespace: that of the kernel's own threads, of which `kthreadd` is the
+/// first, else of process 1, else of this process.
+///
+/// # Errors
+/// Where `/proc` is not mounted.
+pub fn mnt_ns() -> io::Result<u32> {
+    let inode = |pid: &str| Ok(fs::metadata(format!("/proc/{pid}/ns/mnt"))?.ino() as u32);
+    let is_kthreadd = fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n");
+    let of_kernel = is_kthreadd.then(|| inode("2").ok()).flatten();
+    of_kernel.map_or_else(|| inode("1").or_else(|_| inode("self")), Ok)
 }
 
 #[cfg(test)]
@@ -159,5 +166,6 @@ mod tests {
     fn this_host() {
         assert!(!kernel_release().unwrap().is_empty());
         Capabilities::of_self().unwrap();
+        assert_ne!(mnt_ns().unwrap(), 0);
     }
 }

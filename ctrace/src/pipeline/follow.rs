@@ -113,6 +113,8 @@ impl Follower {
             attributor.walk(begun_ns);
             turns.resync(attributor, begun_ns, now, &mut happenings);
         }
+        // Its daemon may be younger than ctrace, with directories of its own.
+        attributor.rediscover(begun_ns);
         turns.settle(attributor, now, &mut happenings);
         attributor.forget(begun_ns);
         happenings

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{NAME_WAIT, clock};
 use crate::attribute::Attributor;
 use crate::attribute::inventory::{Group, Own};
-use crate::event::{CgroupKey, Listed, Lost, Turn, is_hex64};
+use crate::event::{CgroupKey, Container, Listed, Lost, Turn, is_hex64};
 
 /// How long a new cgroup may turn out to be a container's: runc writes its state some 120 ms after
 /// the cgroup was made.
@@ -88,7 +88,12 @@ impl Turns {
         if !is_made {
             self.unclaimed.retain(|unclaimed| unclaimed.key != key);
             self.remove(attributor, key, time_ns, say);
-        } else if let Some(own) = attributor.own(key) {
+        } else if let Some(mut own) = attributor.own(key) {
+            if is_nameless(&own.container) {
+                // No file was read ahead: this asks the disk.
+                attributor.of_place(key, time_ns);
+                own = attributor.own(key).unwrap_or(own);
+            }
             self.add(own, time_ns, Some(now + NAME_WAIT));
         } else {
             if self.unclaimed.len() >= MAX_UNCLAIMED {
@@ -119,10 +124,7 @@ impl Turns {
             if is_news {
                 refresh(attributor, listed);
             }
-            let container = &listed.container;
-            // Only an id of 64 digits comes with a name.
-            let is_whole = container.name.is_some() || !is_hex64(&container.id);
-            if is_whole || deadline <= now {
+            if !is_nameless(&listed.container) || deadline <= now {
                 *until = None;
                 due.push((*begun_ns, turn(Turn::Start, listed, *begun_ns)));
             }
@@ -196,6 +198,11 @@ impl Turns {
         }
         say.push(turn(Turn::End, &listed, time_ns));
     }
+}
+
+/// Whether a name may still come: only an id of 64 digits comes with one.
+fn is_nameless(container: &Container) -> bool {
+    container.name.is_none() && is_hex64(&container.id)
 }
 
 /// Looks again who it is: metadata may have come.

@@ -12,10 +12,12 @@ use ctrace_common::{
 };
 use zerocopy::FromBytes;
 
+use super::Summary;
 use crate::{
     attribute::{Attributor, Identity, Kinship},
     collect::{self, Places},
-    event::{Attribution, Cgroup, CgroupKey, Detail, Subject},
+    enrich::Enricher,
+    event::{Attribution, Cgroup, CgroupKey, Container, Detail, Subject},
     filter::Filter,
     kernel::clock,
 };
@@ -25,6 +27,8 @@ pub struct Whose {
     ring: RingBuf<MapData>,
     attributor: Attributor,
     places: Places,
+    /// Asks the runtimes, where the user wants it.
+    enricher: Option<Enricher>,
     /// The filter, where it asks for anything that a cgroup or a namespace can answer.
     filter: Option<Filter>,
     /// [`Attributor::epoch`] that `places` was told in.
@@ -32,7 +36,7 @@ pub struct Whose {
     /// All records of the ring before this time, nanoseconds since boot, are taken in.
     pub drained_ns: u64,
     /// Records that could not be decoded.
-    pub undecoded: u64,
+    undecoded: u64,
 }
 
 impl Whose {
@@ -40,28 +44,39 @@ impl Whose {
         ring: RingBuf<MapData>,
         attributor: Attributor,
         places: Places,
+        enricher: Option<Enricher>,
         filter: &Filter,
     ) -> Self {
         let epoch = attributor.epoch();
         let filter = filter.is_of_places().then(|| filter.clone());
-        Self { ring, attributor, places, filter, epoch, drained_ns: 0, undecoded: 0 }
+        Self { ring, attributor, places, enricher, filter, epoch, drained_ns: 0, undecoded: 0 }
     }
 
     /// Takes in all that came and went, and all metadata that was written.
     pub fn catch_up(&mut self) {
         let now = clock::boot_now();
         let Self { ring, attributor, undecoded, .. } = self;
-        let mut take = |kind, record: &[u8]| {
-            if take_in(attributor, kind, record).is_none() {
-                *undecoded += 1;
-            }
+        let mut forked = Vec::new();
+        let mut take = |kind, record: &[u8]| match take_in(attributor, kind, record) {
+            Some(child) => forked.extend(child),
+            None => *undecoded += 1,
         };
         while !collect::drain(ring, &mut take) {}
         self.drained_ns = now;
+        for child in forked {
+            self.tell_programs(&child, now);
+        }
         self.attributor.on_readable();
         if self.filter.is_some() && self.attributor.epoch() != self.epoch {
             self.epoch = self.attributor.epoch();
             self.places.allow_all();
+        }
+    }
+
+    /// Takes in what a runtime said of its containers.
+    pub fn tell(&mut self, containers: Vec<Container>) {
+        for container in containers {
+            self.attributor.tell(container);
         }
     }
 
@@ -77,9 +92,22 @@ impl Whose {
         self.attributor.walk(clock::boot_now());
     }
 
+    /// Looks for runtimes that were started since, where one is missing.
+    pub fn rediscover(&mut self) {
+        self.attributor.rediscover(clock::boot_now());
+    }
+
     /// All that happened before `drained_ns` has been taken out of the rings.
     pub fn forget(&mut self, drained_ns: u64) {
         self.attributor.forget(drained_ns);
+    }
+
+    /// Adds what went wrong here.
+    pub fn sum_up(&self, summary: &mut Summary) {
+        summary.undecoded += self.undecoded;
+        summary.metadata_overflows = self.attributor.watch_overflows();
+        summary.metadata_unreadable = self.attributor.unreadable();
+        summary.enrichment = self.enricher.as_ref().map(Enricher::reports).unwrap_or_default();
     }
 
     /// Fills in whose the event's subjects are, and the paths of the cgroups it names. `now`:
@@ -113,6 +141,15 @@ impl Whose {
     fn find(&mut self, who: &Identity, kin: Kinship, now: u64) -> Arc<Attribution> {
         self.catch_up();
         let found = self.attributor.resolve(who, kin, now);
+        if let (Some(enricher), Some(container)) = (&self.enricher, &found.container) {
+            enricher.ask(&container.id);
+        }
+        self.tell_programs(who, now);
+        found
+    }
+
+    /// Tells the programs what is known of the places, so that they send no more than is needed.
+    fn tell_programs(&mut self, who: &Identity, now: u64) {
         for key in [who.v2, who.v1].into_iter().flatten() {
             let place = self.attributor.of_place(key, now);
             let mut bits = if place.container.is_some() { Place::TELLS } else { 0 };
@@ -127,7 +164,6 @@ impl Whose {
             let bits = self.denied(&place);
             self.places.set(Place::new(Place::MNT_NS, id), bits);
         }
-        found
     }
 
     fn denied(&self, place: &Attribution) -> u8 {
@@ -140,13 +176,19 @@ impl Whose {
     }
 }
 
-/// Takes in a record of the lifecycle ring; nothing where it is cut short.
-pub fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<()> {
+/// Takes in a record of the lifecycle ring; nothing where it is cut short. A child that is new here
+/// comes back.
+pub fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option<Option<Identity>> {
     match kind {
         Kind::Fork => {
             let (Fork { header, child }, _) = Fork::read_from_prefix(record).ok()?;
             let child = Subject::of_record(&child, None);
-            attributor.resolve(&Identity::of(&child), Kinship::of(&child), header.time_ns);
+            let who = Identity::of(&child);
+            if attributor.recall(&who, header.time_ns).is_some() {
+                return Some(None);
+            }
+            attributor.resolve(&who, Kinship::of(&child), header.time_ns);
+            Some(Some(who))
         }
         _ => {
             let (change, name) = CgroupChange::read_from_prefix(record).ok()?;
@@ -158,9 +200,9 @@ pub fn take_in(attributor: &mut Attributor, kind: Kind, record: &[u8]) -> Option
                 Kind::CgroupRelease => attributor.released(key, header.time_ns),
                 _ => attributor.made(key, parent, level, name),
             }
+            Some(None)
         }
     }
-    Some(())
 }
 
 /// Teaches the attributor the path that a record holds; nothing where the record is cut short.

@@ -5,6 +5,10 @@ use super::{Attach, Hook, Program, Strategy};
 /// Its name where hooks are listed by probe.
 pub const NAME: &str = "lifecycle";
 
+/// One line of help.
+pub const DOC: &str =
+    "cgroups and processes that come and go, so that every event finds its container";
+
 /// Programs and tracepoints have the same names.
 const CGROUPS: [&str; 4] = ["cgroup_mkdir", "cgroup_rmdir", "cgroup_release", "cgroup_rename"];
 const FORK: [&str; 1] = ["sched_process_fork"];

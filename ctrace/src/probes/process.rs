@@ -7,9 +7,7 @@ use ctrace_common::{
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{
-    Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported,
-};
+use super::{Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported};
 use crate::{
     event::{self, Payload, Subject},
     kernel::Facts,
@@ -197,11 +195,8 @@ mod tests {
         exit.status = 137 << 8;
         let (mut subject, mut payload) = ExitDecoder.decode(exit.as_bytes()).expect("whole");
         ExitDecoder.complete(&subject, &mut payload);
-        let expected = event::Exit {
-            code: Some(137),
-            runtime_ns: Some(3_000),
-            ..event::Exit::default()
-        };
+        let expected =
+            event::Exit { code: Some(137), runtime_ns: Some(3_000), ..event::Exit::default() };
         assert_eq!(payload, Payload::Exit(expected.clone()), "no container, no end of one");
         let container = Some(event::Container::default().into());
         subject.attribution = event::Attribution { container, ..Default::default() }.into();

@@ -57,6 +57,7 @@ impl Backend for Containerd {
             name: cri("sandbox-name"),
             namespace: cri("sandbox-namespace"),
             uid: cri("sandbox-uid"),
+            labels: None,
         };
         let (name, image, kind) = (cri("container-name"), cri("image-name"), cri("container-type"));
         let is_nerdctl = annotations.keys().any(|key| key.starts_with("nerdctl/"));

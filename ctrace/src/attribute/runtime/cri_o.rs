@@ -78,7 +78,7 @@ fn of_crio(id: String, annotations: &mut BTreeMap<String, String>) -> Result<Con
     let long = [take("Name"), take("ContainerName")];
     let long = long.into_iter().flatten().find(|name| name.starts_with("k8s_"));
     let (kube_name, namespace, metadata) = (take("KubeName"), take("Namespace"), take("Metadata"));
-    let said_pod = Pod { name: kube_name, namespace, uid: None };
+    let said_pod = Pod { name: kube_name, namespace, uid: None, labels: None };
     // The labels are also annotations of their own.
     let pod = kubernetes::pod(&labels)
         .or_else(|| kubernetes::pod(annotations))

@@ -17,7 +17,8 @@ const SANDBOX_NAME: &str = "POD";
 /// The pod in the kubelet's labels.
 pub fn pod(labels: &BTreeMap<String, String>) -> Option<Pod> {
     let label = |key: &str| said(labels.get(&format!("io.kubernetes.pod.{key}")).cloned());
-    let pod = Pod { name: label("name"), namespace: label("namespace"), uid: label("uid") };
+    let pod =
+        Pod { name: label("name"), namespace: label("namespace"), uid: label("uid"), labels: None };
     (pod != Pod::default()).then_some(pod)
 }
 
@@ -33,7 +34,7 @@ pub fn pod_of_name(name: &str) -> Option<Pod> {
     let mut parts = name.strip_prefix("k8s_")?.split('_').skip(1);
     let (pod, namespace, uid) = (parts.next()?, parts.next()?, parts.next()?);
     let some = |text: &str| said(Some(text.to_owned()));
-    Some(Pod { name: some(pod), namespace: some(namespace), uid: some(uid) })
+    Some(Pod { name: some(pod), namespace: some(namespace), uid: some(uid), labels: None })
 }
 
 /// The names of the log files. They know neither runtime nor image, but outlive both.
@@ -82,7 +83,7 @@ fn of_log(file: &str) -> Option<Container> {
         pod: Some(Pod {
             name: Some(pod.to_owned()),
             namespace: Some(namespace.to_owned()),
-            uid: None,
+            ..Pod::default()
         }),
         ..Container::default()
     })

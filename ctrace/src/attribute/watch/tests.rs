@@ -96,6 +96,19 @@ fn an_overflow_reads_everything_again() {
 }
 
 #[test]
+fn other_stores_on_the_same_queue() {
+    let root = tempfile::tempdir().unwrap();
+    let (old, new) = (root.path().join("old"), root.path().join("new"));
+    let (mut watcher, _) = Watcher::new(vec![store(old.clone(), 1)]);
+    write(&old.join("a/f"));
+    let there = write(&new.join("b/f"));
+    assert_eq!(paths(watcher.set_stores(vec![store(new.clone(), 1)])), [there]);
+    write(&old.join("c/f"));
+    let comes = write(&new.join("d/f"));
+    assert_eq!(paths(watcher.drain()), [comes]);
+}
+
+#[test]
 fn any_file_or_its_name_alone() {
     let root = tempfile::tempdir().unwrap();
     let at = |name: &str| root.path().join(name);

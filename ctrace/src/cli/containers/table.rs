@@ -83,7 +83,7 @@ fn row(listed: &Listed, look: Look) -> Vec<String> {
 
 /// `namespace/name`, or what is known of it.
 pub fn pod(pod: &Pod) -> Option<String> {
-    let Pod { name, namespace, uid } = pod;
+    let Pod { name, namespace, uid, labels: _ } = pod;
     match (namespace, name) {
         (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
         (_, name) => name.clone().or_else(|| uid.clone()),

@@ -6,7 +6,7 @@ use crate::event::{CgroupKey, CgroupPlace, Container, FirstProcess, NamespaceIno
 const ID: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
 
 fn listed(name: &str, image: &str) -> Listed {
-    let pod = Pod { name: Some("shop".into()), namespace: Some("prod".into()), uid: None };
+    let pod = Pod { name: Some("shop".into()), namespace: Some("prod".into()), ..Pod::default() };
     let container = Container {
         id: ID.into(),
         name: Some(name.into()),

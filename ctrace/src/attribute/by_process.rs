@@ -1,0 +1,104 @@
+//! What the mount namespace of a process says, and the processes that it descends from.
+
+use super::identity::{Identity, Kinship, ProcessKey};
+use super::namespaces::Claim;
+use super::{Attributor, answer, mountinfo};
+use crate::event::{Attribution, Phase, Via};
+
+impl Attributor {
+    /// Compares the cgroups' answer with the mount namespace.
+    pub(super) fn place(
+        &mut self,
+        answer: &mut Attribution,
+        who: &Identity,
+        is_in_host: bool,
+        now: u64,
+    ) {
+        let Some(id) = answer.container.as_ref().map(|container| container.id.clone()) else {
+            return;
+        };
+        if is_in_host {
+            answer.phase = Some(Phase::RuntimeInit);
+            return;
+        }
+        let Some((claimed, _)) = self.claimed(who.mnt_ns.id, now) else {
+            self.claim(answer, who);
+            return;
+        };
+        if answer::is_inside(&claimed, &id) {
+            let path = answer.path.take();
+            let phase = Some(Phase::Joining);
+            *answer = Attribution { path, via: Via::Namespace, phase, ..claimed };
+        } else if claimed.container.is_some_and(|claimed| answer::is_inside(answer, &claimed.id)) {
+            answer.phase = Some(Phase::RuntimeInit);
+        }
+    }
+
+    /// The mount namespace is the container's, where the process surely has been put into it: it is
+    /// the first in a pid namespace, or in one at all while there is no container around this one.
+    /// Until then a runtime's process in the container's cgroup is still where the runtime is.
+    fn claim(&mut self, answer: &Attribution, who: &Identity) {
+        let is_inside = who.is_first_in_pid_ns || (who.is_pid_nested && answer.outer.is_empty());
+        let Some(id) = who.mnt_ns.id else { return };
+        match &answer.path {
+            Some((key, _)) if is_inside => self.namespaces.set_claim(id, Claim::Cgroup(*key)),
+            _ => self.namespaces.note_unclaimed(id),
+        }
+    }
+
+    /// Whose the mount namespace is known to be, and how.
+    pub(super) fn claimed(&mut self, id: Option<u64>, now: u64) -> Option<(Attribution, Via)> {
+        let (answer, via) = match self.namespaces.claim(id?)? {
+            Claim::Cgroup(key) => (self.of_cgroup(key, now).0, Via::Namespace),
+            Claim::Id(id) => {
+                let container = self.catalog.staged.by_id(&id);
+                (Attribution { container, ..Attribution::default() }, Via::Mountinfo)
+            }
+        };
+        answer.container.is_some().then_some((answer, via))
+    }
+
+    /// What the mount namespace says of a process that no cgroup names a container for.
+    pub(super) fn of_namespace(
+        &mut self,
+        who: &Identity,
+        kin: Kinship,
+        now: u64,
+    ) -> Option<Attribution> {
+        let id = who.mnt_ns.id?;
+        if let (None, Some(process)) = (self.namespaces.claim(id), kin.process)
+            && self.namespaces.is_due(id, now)
+        {
+            self.read_mounts(id, who, process);
+        }
+        let Some((answer, via)) = self.claimed(Some(id), now) else {
+            self.namespaces.note_unclaimed(id);
+            return None;
+        };
+        // A container that was told to have no cgroup of its own is joined as soon as its namespace.
+        let id = &answer.container.as_ref()?.id;
+        let has_cgroup = via == Via::Namespace || self.nodes.any_named(id);
+        let phase = has_cgroup.then_some(Phase::Joining);
+        Some(Attribution { via, phase, unit: None, ..answer })
+    }
+
+    fn read_mounts(&mut self, namespace: u64, who: &Identity, process: ProcessKey) {
+        let mounts = who.mnt_ns.inode.and_then(|inode| mountinfo::read(process, inode));
+        let Some(id) = mounts.as_deref().and_then(mountinfo::container_id) else { return };
+        if self.catalog.staged.by_id(id).is_none() {
+            self.catalog.look_up(id, &*self.cgroups);
+        }
+        // Anybody with a mount namespace of his own can mount what looks like a container's files:
+        // only a container that its runtime knows counts.
+        if self.catalog.staged.by_id(id).is_some() {
+            self.namespaces.set_claim(namespace, Claim::Id(id.to_owned()));
+        }
+    }
+
+    /// What is known of the process, or else of its parent.
+    pub(super) fn of_kin(&mut self, kin: Kinship) -> Option<Attribution> {
+        let Kinship { process, parent } = kin;
+        let known = [process, parent].into_iter().flatten();
+        known.into_iter().find_map(|key| Some((**self.processes.get(&key)?).clone()))
+    }
+}
