@@ -119,12 +119,7 @@ pub async fn run(
     };
 
     tokio::pin!(stop);
-    let deadline = async {
-        match limits.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
+    let deadline = limits.deadline();
     tokio::pin!(deadline);
     let mut care = tokio::time::interval(CARE);
     care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

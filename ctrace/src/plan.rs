@@ -28,6 +28,16 @@ pub struct Limits {
     pub count: Option<NonZeroU64>,
 }
 
+impl Limits {
+    /// Resolves when the duration is over, if there is one.
+    pub async fn deadline(self) {
+        match self.duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Bytes of the ring buffers: powers of two, a page at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSizes {

@@ -11,12 +11,13 @@ use super::watch::{Watcher, Written};
 
 /// A store's backend, and how good its answers are: 0 is the best.
 type Rank = usize;
+/// Backend and number of each store that is watched.
+type Stores = Vec<(Rank, usize)>;
 
 pub struct Catalog {
     roots: Roots,
     backends: Vec<Box<dyn Backend>>,
-    /// Backend and number of each store that is watched.
-    stores: Vec<(Rank, usize)>,
+    stores: Stores,
     pub staged: Staged,
     watcher: Watcher,
     unreadable: u64,
@@ -103,7 +104,7 @@ impl Catalog {
 }
 
 /// The backends on `roots`, and all their stores.
-fn with_stores(roots: &Roots) -> (Vec<Box<dyn Backend>>, Vec<(Rank, usize)>) {
+fn with_stores(roots: &Roots) -> (Vec<Box<dyn Backend>>, Stores) {
     let backends = runtime::backends(roots);
     let mut stores = Vec::new();
     for (rank, backend) in backends.iter().enumerate() {

@@ -278,9 +278,18 @@ impl Attributor {
         self.catalog.staged.tell(container);
     }
 
-    /// Whether there is a container that `selector` [means](crate::event::matches()).
-    pub fn known(&self, selector: &str) -> bool {
-        self.catalog.staged.containers().any(|container| matches(container, selector))
+    /// Whether there is a container that `selector` [means](crate::event::matches()): in the runtimes'
+    /// files, or else in the names of the cgroups, which are walked then.
+    pub fn known(&mut self, selector: &str, now: u64) -> bool {
+        if self.catalog.staged.containers().any(|container| matches(container, selector)) {
+            return true;
+        }
+        self.walk(now);
+        let living = self.living();
+        living
+            .into_iter()
+            .filter_map(|key| self.own(key))
+            .any(|own| matches(&own.container, selector))
     }
 
     /// What a cgroup says, by itself.

@@ -63,10 +63,6 @@ impl Nodes {
         self.epoch
     }
 
-    pub fn contains(&self, key: CgroupKey) -> bool {
-        self.by_key.contains_key(&key)
-    }
-
     /// A cgroup was made, is there, or has a new name. `level` 0 is the hierarchy's root.
     pub fn upsert(&mut self, key: CgroupKey, parent: u64, level: Option<u32>, name: &[u8]) {
         let level = level.and_then(|level| u16::try_from(level).ok());

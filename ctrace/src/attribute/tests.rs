@@ -143,8 +143,10 @@ fn a_container_that_was_there_before() {
     let found = host.resolve(&[key]);
     assert_eq!((name(&found), found.via), (Some("batch"), Via::Cgroup));
     assert_eq!(found.path, Some((key, format!("/docker/{A}/app").into())));
-    assert!(host.attributor.known("batch") && host.attributor.known(&A[..12]));
-    assert!(!host.attributor.known("bat"));
+    assert!(host.attributor.known("batch", 0) && host.attributor.known(&A[..12], 0));
+    assert!(!host.attributor.known("bat", 0) && !host.attributor.known(&B[..12], 0));
+    host.cgroup(4, &format!("/docker/{B}"));
+    assert!(host.attributor.known(&B[..12], 0), "no file knows it, its cgroup does");
 }
 
 /// `docker run --rm`: written, watched, unlinked, and only then is the event drained.

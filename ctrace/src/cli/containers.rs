@@ -9,9 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
-use wildmatch::WildMatch;
 
-use super::{Format, Usage, print, watch};
+use super::{Format, Usage, print, selection::Selection, watch};
 use crate::{
     attribute::{Attributor, inventory::Ask},
     event::{CgroupPlace, Container, Event, Listed, ListedUnit, Payload, Turn, text::escape},
@@ -45,15 +44,8 @@ pub struct Args {
     /// Also systemd units
     #[arg(long)]
     units: bool,
-    /// Only containers of this pod: its name or UID (repeatable)
-    #[arg(long, value_name = "NAME|UID")]
-    pod: Vec<String>,
-    /// Only pods of this Kubernetes namespace (repeatable)
-    #[arg(long, value_name = "NAME")]
-    namespace: Vec<String>,
-    /// Only containers of this image; `*` and `?` stand for any characters (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    image: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// All that is known of each, and where each fact comes from
     #[arg(long)]
     sources: bool,
@@ -90,13 +82,7 @@ Exit codes: 0 ended as asked, 1 failed, 2 bad usage, or no such container.";
 const RINGS: RingSizes = RingSizes { rare: 4096, lifecycle: 4 << 20, bulk: 4096 };
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let filter = Filter {
-        containers: args.containers.clone(),
-        pods: args.pod.clone(),
-        namespaces: args.namespace.clone(),
-        images: args.image.iter().map(|glob| WildMatch::new(glob)).collect(),
-        ..Filter::default()
-    };
+    let filter = args.selection.clone().filter(args.containers.clone());
     // What comes between the list and the first record is nothing: the hooks are there first.
     let loaded = if args.watch { Some(load()?) } else { None };
     let layout = CgroupLayout::of_host().context("cannot read the cgroup layout")?;

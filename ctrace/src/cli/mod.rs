@@ -2,6 +2,7 @@
 
 mod check;
 mod containers;
+mod selection;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};

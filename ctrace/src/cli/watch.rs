@@ -9,9 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
-use wildmatch::WildMatch;
 
-use super::{Colour, Format, Usage};
+use super::{Colour, Format, Usage, selection::Selection};
 use crate::{
     attribute::Attributor,
     enrich::{Enricher, Report, Socket},
@@ -35,15 +34,8 @@ pub struct Args {
     /// Only this container: its name, or the start of its id (repeatable)
     #[arg(long, value_name = "NAME|ID")]
     container: Vec<String>,
-    /// Only this pod: its name or UID (repeatable)
-    #[arg(long, value_name = "NAME|UID")]
-    pod: Vec<String>,
-    /// Only pods of this Kubernetes namespace (repeatable)
-    #[arg(long, value_name = "NAME")]
-    namespace: Vec<String>,
-    /// Only containers of this image; `*` and `?` stand for any characters (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    image: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Only this process, by its id on the host (repeatable)
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Vec<u32>,
@@ -108,12 +100,9 @@ impl Args {
         Ok(Plan {
             probes: plan::parse_probes(&self.events).map_err(Usage)?,
             filter: Filter {
-                containers: self.container,
-                pods: self.pod,
-                namespaces: self.namespace,
-                images: self.image.iter().map(|glob| WildMatch::new(glob)).collect(),
                 pids: self.pid,
                 cgroups: self.cgroup,
+                ..self.selection.filter(self.container)
             },
             enrich: match (self.enrich_socket.is_empty(), self.enrich) {
                 (false, _) => self.enrich_socket,
@@ -146,9 +135,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let plan = args.plan()?;
     kernel::require_privileges()?;
     let facts = Facts::gather()?;
-    let attributor = Attributor::new(facts.cgroups.clone(), facts.host_mnt_ns);
+    let mut attributor = Attributor::new(facts.cgroups.clone(), facts.host_mnt_ns);
     for selector in &plan.filter.containers {
-        if attributor.known(selector) {
+        if attributor.known(selector, kernel::clock::boot_now()) {
             continue;
         }
         let message = format!("there is no container '{selector}'");

@@ -52,12 +52,7 @@ pub async fn follow(
     let mut left = limits.count.map(|count| count.get());
 
     tokio::pin!(stop);
-    let deadline = async {
-        match limits.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
+    let deadline = limits.deadline();
     tokio::pin!(deadline);
     let mut care = tokio::time::interval(CARE);
     care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

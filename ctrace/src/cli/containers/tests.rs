@@ -10,11 +10,7 @@ fn listed() -> Listed {
         runtime: Some(Runtime::Docker),
         image: Some("nightly:1.4".into()),
         labels: [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into(),
-        pod: Some(Pod {
-            name: Some("shop".into()),
-            uid: Some("u-1".into()),
-            ..Pod::default()
-        }),
+        pod: Some(Pod { name: Some("shop".into()), uid: Some("u-1".into()), ..Pod::default() }),
         ..Container::default()
     };
     let place = |hierarchy, id, controller: &str| CgroupPlace {
