@@ -1,76 +1,22 @@
 //! What ctrace asks the runtimes for at their sockets, with real daemons of the test's own.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ctrace::enrich::{Enricher, Protocol, Socket, call};
 use ctrace::event::Container;
 use ctrace_tests::case::case;
 use ctrace_tests::command::run;
+use ctrace_tests::daemon::Daemon;
 use ctrace_tests::facts::{cgroup_mounts, patience, program};
 use ctrace_tests::image::Image;
 use ctrace_tests::names::{TempDir, unique};
 use ctrace_tests::oom_check::equal;
-use ctrace_tests::process::{Signal, signal};
 use ctrace_tests::{docker, podman};
 
 use crate::cri::*;
-
-/// A daemon of the test's own.
-struct Daemon {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Daemon {
-    /// Starts it and waits for its socket.
-    fn start(mut command: Command, directory: &Path, socket: &Path) -> Result<Daemon> {
-        let log = directory.join("log");
-        let output = fs::File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // SAFETY: between fork and exec there is one system call, which takes plain integers.
-        unsafe {
-            command.pre_exec(|| {
-                // It ends with the test's thread, also when the tests are killed.
-                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
-        }
-        let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let mut daemon = Daemon { child, log };
-        let deadline = Instant::now() + patience(30);
-        while !socket.exists() {
-            if let Some(status) = daemon.child.try_wait()? {
-                bail!("{command:?} gave {status}:\n{}", daemon.log());
-            }
-            ensure!(Instant::now() < deadline, "{command:?} hangs:\n{}", daemon.log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(daemon)
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Err(error) = signal(self.child.id(), Signal::Term) {
-            eprintln!("leaving a daemon: {error:#}");
-            return;
-        }
-        // SIGTERM is what both daemons end by.
-        let _ = self.child.wait();
-    }
-}
 
 /// The first batch of a socket that has all these ids.
 fn listed(socket: &Socket, ids: &[&str]) -> Result<Vec<Container>> {

@@ -6,16 +6,26 @@
 mod bare;
 mod churn;
 mod cli;
+mod containerd;
 mod containers;
 mod cri;
+mod daemons;
+mod docker_options;
 mod enrich;
+mod exec_storm;
 mod filters;
 mod ground_truth;
+mod hierarchies;
 mod hostile;
 mod inventory;
+mod lifecycle_loss;
 mod machine;
+mod namespaces;
 mod not_oom;
 mod output;
+mod podman_cgroups;
+mod process_churn;
+mod process_filters;
 mod runtimes;
 
 /// A mebibyte.

@@ -5,13 +5,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::case::cannot;
-use crate::facts::{CgroupVersion, lists, memory_controller, patience};
+use crate::facts::{CgroupVersion, cgroup_mounts, lists, memory_controller, patience};
 use crate::names::{leftovers_in, unique};
 use crate::process::{Signal, signal};
 
@@ -49,6 +50,12 @@ impl Cgroup {
         }
         let directory = controller.mount.join(name);
         Cgroup::make(directory, controller.mount, controller.version)
+    }
+
+    /// Makes one in the hierarchy that is mounted there, which need not be the memory controller's.
+    pub fn in_hierarchy(mount: &Path, name: &str) -> Result<Self> {
+        let version = memory_controller()?.version;
+        Cgroup::make(mount.join(name.trim_start_matches('/')), mount.to_owned(), version)
     }
 
     /// Makes one below this one, which then can hold no process of its own on v2.
@@ -97,6 +104,21 @@ impl Cgroup {
         fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
     }
 
+    /// A command that is run in it.
+    pub fn enter(&self, command: &Command) -> Command {
+        let mut entering = Command::new("/bin/sh");
+        entering.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]);
+        entering.arg(self.directory.join("cgroup.procs"));
+        entering.arg(command.get_program()).args(command.get_args());
+        entering.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+        entering
+    }
+
+    /// Takes in a process.
+    pub fn take(&self, pid: u32) -> Result<()> {
+        self.set("cgroup.procs", &pid.to_string())
+    }
+
     /// Whether the kernel has this file.
     pub fn has(&self, file: &str) -> bool {
         self.directory.join(file).exists()
@@ -133,8 +155,37 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if !self.directory.exists() {
+            // A runtime has removed it with its own that is above.
+            return;
+        }
         if let Err(error) = remove(&self.directory) {
             eprintln!("leaving {}: {error:#}", self.directory.display());
+        }
+    }
+}
+
+/// Cgroups of one name in every hierarchy, which a runtime makes; removed on drop.
+#[derive(Debug)]
+pub struct Everywhere {
+    pub name: String,
+}
+
+impl Everywhere {
+    pub fn new(what: &str) -> Self {
+        Everywhere { name: unique(what) }
+    }
+}
+
+impl Drop for Everywhere {
+    fn drop(&mut self) {
+        for mount in cgroup_mounts().unwrap_or_default() {
+            let directory = mount.join(&self.name);
+            if directory.exists()
+                && let Err(error) = remove(&directory)
+            {
+                eprintln!("leaving {}: {error:#}", directory.display());
+            }
         }
     }
 }

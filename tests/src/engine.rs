@@ -1,5 +1,6 @@
 //! Containers of an engine with docker's command line: docker itself and podman.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::command::{Finished, finish, run};
 use crate::gate::Gate;
 use crate::image::Image;
-use crate::names::unique;
+use crate::names::{TempDir, unique};
 
 /// An engine's command with the options that every call has.
 #[derive(Clone, Debug)]
@@ -17,21 +18,35 @@ pub struct Engine {
     pub runtime: &'static str,
     program: PathBuf,
     options: Vec<String>,
-    container: Vec<&'static str>,
+    container: Vec<String>,
     directory: PathBuf,
 }
 
 impl Engine {
     pub fn new(runtime: &'static str, program: PathBuf, options: Vec<String>) -> Self {
         // Their shells would ignore SIGTERM for ten seconds.
-        let container = vec!["--network=none", "--stop-signal=SIGKILL"];
+        let container = ["--network=none", "--stop-signal=SIGKILL"].map(str::to_owned).to_vec();
         Engine { runtime, program, options, container, directory: PathBuf::from("/") }
+    }
+
+    /// An option of every call.
+    pub fn with_option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
     }
 
     /// An option that every container gets.
     pub fn with_container_option(mut self, option: &'static str) -> Self {
-        self.container.push(option);
+        self.container.push(option.to_owned());
         self
+    }
+
+    /// The same engine with containers in this network: `host`, `container:NAME`.
+    pub fn with_network(&self, network: &str) -> Self {
+        let mut engine = self.clone();
+        engine.container.retain(|option| !option.starts_with("--network"));
+        engine.container.push(format!("--network={network}"));
+        engine
     }
 
     /// A call of the engine.
@@ -94,9 +109,35 @@ impl Engine {
         Ok(container)
     }
 
+    /// Runs a container to its end, which removes it; its id.
+    pub fn run_to_end(&self, name: &str, options: &[&str], command: &[&str]) -> Result<String> {
+        let directory = TempDir::new("cid")?;
+        let id_file = directory.path().join("id");
+        let mut run_it = self.command(&["run", "--rm", "--name", name, "--cidfile"]);
+        run_it.arg(&id_file).args(&self.container).args(options);
+        run_it.arg(&Image::shared()?.name).args(command);
+        let mut container = self.container(name);
+        run(&mut run_it)?;
+        container.is_removed = true;
+        let id = fs::read_to_string(&id_file).context("reading the id's file")?;
+        Ok(id.trim().to_owned())
+    }
+
+    /// Starts a container that goes on by itself.
+    pub fn start(&self, options: &[&str], command: &[&str]) -> Result<Container> {
+        let name = unique(self.runtime);
+        let mut start = self.command(&["run", "--detach", "--name", &name]);
+        start.args(&self.container).args(options);
+        start.arg(&Image::shared()?.name).args(command);
+        let mut container = self.container(&name);
+        container.id = run(&mut start)?;
+        Ok(container)
+    }
+
     /// One of this name, to be removed even where starting it fails half-way.
     fn container(&self, name: &str) -> Container {
-        Container { engine: self.clone(), name: name.to_owned(), id: String::new() }
+        let (engine, name) = (self.clone(), name.to_owned());
+        Container { engine, name, id: String::new(), is_removed: false }
     }
 }
 
@@ -106,12 +147,20 @@ pub struct Container {
     engine: Engine,
     pub name: String,
     pub id: String,
+    /// The engine has removed it by itself.
+    is_removed: bool,
 }
 
 impl Container {
     /// Starts it and waits until it has ended.
     pub fn start_to_end(&self) -> Result<Finished> {
         finish(&mut self.engine.command(&["start", "--attach", &self.name]))
+    }
+
+    /// Runs a command inside to its end.
+    pub fn exec(&self, options: &[&str], command: &[&str]) -> Result<String> {
+        let mut exec = self.engine.command(&["exec"]);
+        run(exec.args(options).arg(&self.name).args(command))
     }
 
     /// The host's pid of its first process.
@@ -144,6 +193,9 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if self.is_removed {
+            return;
+        }
         let removed = finish(&mut self.engine.command(&["rm", "--force", &self.name]));
         match removed.map(|finished| finished.expect_code(0)) {
             // One that was run with --rm is gone already.

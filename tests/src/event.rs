@@ -1,19 +1,24 @@
 //! One line of `ctrace watch -o json`.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// A parsed event. Fields are addressed by JSON pointer, as in `/oom/limit_bytes`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event(Value);
+pub struct Event {
+    value: Value,
+    /// When the test read it.
+    arrived: SystemTime,
+}
 
 impl Event {
     /// Parses a line and checks what every event has.
     pub fn parse(line: &str) -> Result<Self> {
         let value = serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
-        let event = Event(value);
+        let event = Event { value, arrived: SystemTime::now() };
         event.check().with_context(|| format!("not an event: {event}"))?;
         Ok(event)
     }
@@ -30,7 +35,7 @@ impl Event {
 
     /// A field, or nothing when it is absent or null.
     pub fn get(&self, pointer: &str) -> Option<&Value> {
-        self.0.pointer(pointer).filter(|value| !value.is_null())
+        self.value.pointer(pointer).filter(|value| !value.is_null())
     }
 
     fn need(&self, pointer: &str) -> Result<&Value> {
@@ -59,12 +64,43 @@ impl Event {
 
     /// Whether it is of this type.
     pub fn is(&self, kind: &str) -> bool {
-        self.0["type"] == kind
+        self.value["type"] == kind
+    }
+
+    /// Whether it is about this process.
+    pub fn is_of(&self, pid: u32) -> bool {
+        self.value["process"]["pid"] == pid
     }
 
     /// Whether it is the OOM kill of this process.
     pub fn is_oom_kill_of(&self, pid: u32) -> bool {
-        self.is("oom_kill") && self.0["process"]["pid"] == pid
+        self.is("oom_kill") && self.is_of(pid)
+    }
+
+    /// The innermost container's id.
+    pub fn container_id(&self) -> Option<&str> {
+        self.get("/container/id")?.as_str()
+    }
+
+    /// The innermost container's name.
+    pub fn container_name(&self) -> Option<&str> {
+        self.get("/container/name")?.as_str()
+    }
+
+    /// Inode of a namespace of its process: `pid`, `mnt` or `net`.
+    pub fn namespace(&self, kind: &str) -> Option<u64> {
+        self.get(&format!("/namespaces/{kind}"))?.as_u64()
+    }
+
+    /// From its time in the kernel until the test read it, which is less than a day.
+    pub fn latency(&self) -> Result<Duration> {
+        const DAY: u128 = 86_400_000_000_000;
+        let time = self.str("/time")?;
+        let number = |from: usize, to: usize| -> Result<u128> { Ok(time[from..to].parse()?) };
+        let seconds = (number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?;
+        let happened = seconds * 1_000_000_000 + number(20, 29)?;
+        let arrived = self.arrived.duration_since(UNIX_EPOCH)?.as_nanos() % DAY;
+        Ok(Duration::from_nanos(u64::try_from((arrived + DAY - happened) % DAY)?))
     }
 
     /// Records of a kind that a `lost` line counts; 0 for other lines. No kind: all of them.
@@ -73,7 +109,7 @@ impl Event {
             return Ok(0);
         }
         self.str("/lost/ring")?;
-        let is_it = kind.is_none_or(|kind| self.0["lost"]["kind"] == kind);
+        let is_it = kind.is_none_or(|kind| self.value["lost"]["kind"] == kind);
         match self.u64("/lost/count")? {
             0 => bail!("a lost line that counts nothing: {self}"),
             count => Ok(if is_it { count } else { 0 }),
@@ -83,6 +119,6 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.value.fmt(f)
     }
 }

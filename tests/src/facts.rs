@@ -32,6 +32,25 @@ pub fn cgroup_mounts() -> Result<Vec<PathBuf>> {
     Ok(cgroups.map(|fields| PathBuf::from(fields[1])).collect())
 }
 
+/// Where the hierarchy of a v1 controller is mounted, if it is.
+pub fn v1_mount(controller: &str) -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let is_it = fields.get(2) == Some(&"cgroup")
+            && fields.get(3)?.split(',').any(|option| option == controller);
+        is_it.then(|| PathBuf::from(fields[1]))
+    }))
+}
+
+/// Where the v2 hierarchy is mounted, if it is.
+pub fn v2_mount() -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut unified = fields.filter(|fields| fields.get(2) == Some(&"cgroup2"));
+    Ok(unified.next().map(|fields| PathBuf::from(fields[1])))
+}
+
 /// Finds the memory controller in this process's mounts.
 pub fn memory_controller() -> Result<MemoryController> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;

@@ -41,6 +41,17 @@ impl Container {
         command: &[S],
         gate: Option<&Gate>,
     ) -> Result<Self> {
+        Container::start_below("", runtime, memory, command, gate)
+    }
+
+    /// [`Container::start`] with its cgroup `<parent>/<id>`.
+    pub fn start_below<S: AsRef<str>>(
+        parent: &str,
+        runtime: &str,
+        memory: u64,
+        command: &[S],
+        gate: Option<&Gate>,
+    ) -> Result<Self> {
         let program = program(runtime)?;
         if runtime == "crun" && hybrid()? {
             return Err(cannot("crun refuses hybrid cgroups"));
@@ -54,7 +65,7 @@ impl Container {
         config["process"]["args"] = json!(arguments);
         config["process"]["terminal"] = json!(false);
         config["root"] = json!({ "path": Image::shared()?.root(), "readonly": true });
-        config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
+        config["linux"]["cgroupsPath"] = json!(format!("{parent}/{id}"));
         config["linux"]["resources"]["memory"] = json!({ "limit": memory, "swap": memory });
         if let Some(gate) = gate {
             let mounts = config["mounts"].as_array_mut().context("no mounts in the spec")?;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
 
-use crate::case::chain;
+use crate::case::{cannot, chain};
 use crate::cleanup::at_exit;
 use crate::command::{finish, run};
 use crate::engine::Engine;
@@ -24,6 +24,15 @@ pub fn shared() -> Result<&'static Engine> {
         .get_or_init(|| prepare(engine).map_err(|error| chain(&error)))
         .as_ref()
         .map_err(|error| anyhow!("{error}"))
+}
+
+/// podman with crun, which alone runs containers without cgroups.
+pub fn with_crun() -> Result<Engine> {
+    if hybrid()? {
+        return Err(cannot("crun refuses hybrid cgroups"));
+    }
+    let crun = program("crun")?.display().to_string();
+    Ok(shared()?.clone().with_option("--runtime").with_option(&crun))
 }
 
 fn engine() -> Result<Engine> {

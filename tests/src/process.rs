@@ -43,21 +43,51 @@ pub fn signal(pid: u32, signal: Signal) -> Result<()> {
     Ok(())
 }
 
+/// A process that is stopped; goes on when dropped.
+#[derive(Debug)]
+pub struct Stopped {
+    pid: u32,
+    is_stopped: bool,
+}
+
+impl Stopped {
+    /// Stops one by SIGSTOP.
+    pub fn new(pid: u32) -> Result<Self> {
+        signal(pid, Signal::Stop)?;
+        Ok(Stopped { pid, is_stopped: true })
+    }
+
+    pub fn go_on(mut self) -> Result<()> {
+        self.is_stopped = false;
+        signal(self.pid, Signal::Cont)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if self.is_stopped
+            && let Err(error) = signal(self.pid, Signal::Cont)
+        {
+            eprintln!("leaving {} stopped: {error:#}", self.pid);
+        }
+    }
+}
+
 /// A live process's path in the memory controller's hierarchy.
 pub fn memory_cgroup(pid: u32) -> Result<String> {
+    cgroup(pid, if memory_controller()?.version == CgroupVersion::V1 { "memory" } else { "" })
+}
+
+/// A live process's path in the hierarchy of a v1 controller; none: of v2.
+pub fn cgroup(pid: u32, controller: &str) -> Result<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let version = memory_controller()?.version;
     text.lines()
         .find_map(|line| {
             let mut fields = line.splitn(3, ':');
             let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let found = match version {
-                CgroupVersion::V1 => controllers.split(',').any(|name| name == "memory"),
-                CgroupVersion::V2 => controllers.is_empty(),
-            };
-            found.then(|| path.to_owned())
+            controllers.split(',').any(|name| name == controller).then(|| path.to_owned())
         })
-        .with_context(|| format!("no memory cgroup in /proc/{pid}/cgroup: {text}"))
+        .with_context(|| format!("no cgroup of {controller:?} in /proc/{pid}/cgroup: {text}"))
 }
 
 /// A live process's parent, as the host numbers it.

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::command::run;
 use crate::event::Event;
 use crate::facts::{ctrace, patience};
-use crate::process::{Signal, signal};
+use crate::marked;
+use crate::names::unique;
+use crate::process::{Signal, Stopped, signal};
 
 /// What was read so far.
 #[derive(Debug, Default)]
@@ -64,6 +67,14 @@ impl Watch {
         Watch::start(watch_oom(&["-o", "json"], arguments)?)?.attached()
     }
 
+    /// Starts `ctrace watch --events exec,exit -o json` and more arguments, and waits until every
+    /// hook is in place.
+    pub fn processes(arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(ctrace()?);
+        command.args(["watch", "--events", "exec,exit", "-o", "json"]).args(arguments);
+        Watch::start(command)?.attached()
+    }
+
     /// Starts a command whose standard output is events.
     pub fn start(command: Command) -> Result<Self> {
         Watch::start_into(command, Stdio::piped())
@@ -99,6 +110,40 @@ impl Watch {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Holds it back for a time, as a busy machine would.
+    pub fn stall(&self, time: Duration) -> Result<()> {
+        self.stall_while(|| {
+            thread::sleep(time);
+            Ok(())
+        })
+    }
+
+    /// Holds it back while something else is done.
+    pub fn stall_while<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let stopped = self.stop_for_now()?;
+        let done = work();
+        stopped.go_on()?;
+        done
+    }
+
+    /// Stops it by SIGSTOP until the answer is told to go on or dropped.
+    pub fn stop_for_now(&self) -> Result<Stopped> {
+        Stopped::new(self.pid())
+    }
+
+    /// How many events there were so far.
+    pub fn seen(&self) -> usize {
+        self.shared.lock().events.len()
+    }
+
+    /// Waits until all that happened before has been seen: for a process of the host that is
+    /// started now.
+    pub fn fence(&self) -> Result<()> {
+        let mark = unique("fence");
+        run(Command::new(marked::PROGRAM).arg(&mark))?;
+        self.event("the fence", |event| marked::mark_of(event) == Some(&mark)).map(drop)
     }
 
     /// Waits for an event.
