@@ -24,7 +24,7 @@ static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1 << 10, 0);
 #[inline(always)]
 pub fn may_want(task: &TaskIdentity) -> bool {
     // SAFETY: nothing is kept of what the map gives.
-    if global!(SETTINGS, filter_pids) == 1 && unsafe { PIDS.get(&task.tgid) }.is_none() {
+    if global!(SETTINGS, filter_pids) == 1 && unsafe { PIDS.get(task.tgid) }.is_none() {
         return false;
     }
     if global!(SETTINGS, filter_places) == 0 {
@@ -45,5 +45,5 @@ pub fn is_told_by_cgroup(task: &TaskIdentity) -> bool {
 #[inline(always)]
 fn is(bit: u8, hierarchy: u32, id: u64) -> bool {
     // SAFETY: the value is copied.
-    unsafe { PLACES.get(&Place::new(hierarchy, id)) }.is_some_and(|value| value & bit != 0)
+    unsafe { PLACES.get(Place::new(hierarchy, id)) }.is_some_and(|value| value & bit != 0)
 }

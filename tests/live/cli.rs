@@ -1,16 +1,14 @@
 //! `ctrace watch` and `ctrace check` as programs: usage, exit codes, signals.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::cgroup::Cgroup;
-use ctrace_tests::command::{Finished, finish};
-use ctrace_tests::facts::{ctrace, program};
-use ctrace_tests::names::TempDir;
+use ctrace_tests::command::{Finished, finish, finish_unprivileged};
+use ctrace_tests::facts::ctrace;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::{Signal, signal};
 use ctrace_tests::victim::Plan;
@@ -126,16 +124,7 @@ fn two_at_once() {
 #[test]
 fn unprivileged() {
     case("an ordinary user: a clear error, exit 1", || {
-        // Wherever the program under test is, nobody can reach this copy.
-        let directory = TempDir::new("unprivileged")?;
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let copy = directory.path().join("ctrace");
-        fs::copy(ctrace()?, &copy)?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        let mut command = Command::new(program("setpriv")?);
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-        command.arg(&copy).args(["watch", "--events", "oom"]);
-        let finished = finish(&mut command)?.expect_code(1)?;
+        let finished = finish_unprivileged(&["watch", "--events", "oom"])?.expect_code(1)?;
         println!("  {}", finished.stderr.trim());
         let said = finished.stderr.to_lowercase();
         let reasons = ["root", "privilege", "permission", "permitted", "cap_"];

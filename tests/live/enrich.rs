@@ -310,7 +310,7 @@ impl Drop for Sandbox<'_> {
         for method in [STOP_POD_SANDBOX, REMOVE_POD_SANDBOX] {
             let request = PodSandboxId { pod_sandbox_id: self.id.clone() };
             let done: Result<Nothing> = self.containerd.call(method, request);
-            if let Err(error) = done.and_then(|Nothing {}| Ok(())) {
+            if let Err(error) = done {
                 eprintln!("leaving sandbox {}: {error:#}", self.id);
             }
         }

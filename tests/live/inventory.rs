@@ -1,18 +1,17 @@
 //! `ctrace containers`: the list, held against what the engines and the kernel say.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::case;
-use ctrace_tests::command::{finish, run};
+use ctrace_tests::command::{finish, finish_unprivileged, run};
 use ctrace_tests::engine::Engine;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{ctrace, program};
+use ctrace_tests::facts::ctrace;
 use ctrace_tests::image::Image;
-use ctrace_tests::names::TempDir;
 use ctrace_tests::oci;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::namespace;
@@ -109,15 +108,7 @@ fn no_such_container() {
 fn unprivileged() {
     case("containers: an ordinary user gets what there is, and is told what is not", || {
         let (container, _gate) = docker::shared()?.start_gated(&[], "true")?;
-        let directory = TempDir::new("unprivileged")?;
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let copy = directory.path().join("ctrace");
-        fs::copy(ctrace()?, &copy)?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        let mut command = Command::new(program("setpriv")?);
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-        command.arg(&copy).args(["containers", "-o", "json"]);
-        let finished = finish(&mut command)?.expect_code(0)?;
+        let finished = finish_unprivileged(&["containers", "-o", "json"])?.expect_code(0)?;
         println!("  {}", finished.stderr.trim());
         ensure!(finished.stderr.contains("CAP_DAC_READ_SEARCH"), "what is missing is not said");
         let events: Result<Vec<Event>> = finished.text()?.lines().map(Event::parse).collect();

@@ -1,7 +1,9 @@
 //! Commands that run to their end, within a time.
 
 use std::fmt::Write as _;
+use std::fs::{self, Permissions};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::facts::patience;
+use crate::facts::{ctrace, patience, program};
+use crate::names::TempDir;
 use crate::process::{Signal, signal};
 
 /// What a command left.
@@ -59,6 +62,19 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
         .spawn()
         .with_context(|| format!("starting {what}"))?;
     finish_child(child, what, patience(60))
+}
+
+/// Runs a copy of ctrace with these arguments as an ordinary user, to whom nothing is allowed.
+pub fn finish_unprivileged(args: &[&str]) -> Result<Finished> {
+    // Wherever the program under test is, nobody can reach this copy.
+    let directory = TempDir::new("unprivileged")?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let copy = directory.path().join("ctrace");
+    fs::copy(ctrace()?, &copy)?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+    let mut command = Command::new(program("setpriv")?);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+    finish(command.arg(&copy).args(args))
 }
 
 /// Runs a command that has to succeed; gives its trimmed output.

@@ -1,6 +1,6 @@
 //! What the mount namespace of a process says, and the processes that it descends from.
 
-use super::identity::{Identity, Kinship, ProcessKey};
+use super::identity::{Identity, Kinship};
 use super::namespaces::Claim;
 use super::{Attributor, answer, mountinfo};
 use crate::event::{Attribution, Phase, Via};
@@ -66,10 +66,8 @@ impl Attributor {
         now: u64,
     ) -> Option<Attribution> {
         let id = who.mnt_ns.id?;
-        if let (None, Some(process)) = (self.namespaces.claim(id), kin.process)
-            && self.namespaces.is_due(id, now)
-        {
-            self.read_mounts(id, who, process);
+        if self.namespaces.claim(id).is_none() && self.namespaces.is_due(id, now) {
+            self.read_mounts(id, who, kin, now);
         }
         let Some((answer, via)) = self.claimed(Some(id), now) else {
             self.namespaces.note_unclaimed(id);
@@ -82,8 +80,11 @@ impl Attributor {
         Some(Attribution { via, phase, unit: None, ..answer })
     }
 
-    fn read_mounts(&mut self, namespace: u64, who: &Identity, process: ProcessKey) {
-        let mounts = who.mnt_ns.inode.and_then(|inode| mountinfo::read(process, inode));
+    /// Reads the mounts of the process, or, where it is gone already, of its parent.
+    fn read_mounts(&mut self, namespace: u64, who: &Identity, kin: Kinship, now: u64) {
+        let of = |process| mountinfo::read(process, who.mnt_ns.inode?);
+        let mounts = kin.process.and_then(of).or_else(|| kin.parent.and_then(of));
+        self.namespaces.set_read(namespace, mounts.is_some(), now);
         let Some(id) = mounts.as_deref().and_then(mountinfo::container_id) else { return };
         if self.catalog.staged.by_id(id).is_none() {
             self.catalog.look_up(id, &*self.cgroups);

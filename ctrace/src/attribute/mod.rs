@@ -2,10 +2,10 @@
 //!
 //! An event names cgroups by hierarchy and kernfs id, and a mount namespace. The tree of cgroups is
 //! known from the kernel's own records of what comes and goes, from a walk at start-up, and from the
-//! file system while a cgroup lives ([`nodes`]). The path of each is searched for containers
-//! ([`cgroup`]), and what the runtimes keep on disk about them ([`runtime`]) is read ahead of the
-//! events ([`catalog`]), because it is gone soon after a container is. Where no cgroup names a
-//! container, the mount namespace may ([`namespaces`]), or its mounts ([`mountinfo`]), or a process
+//! file system while a cgroup lives (`nodes`). The path of each is searched for containers
+//! (`cgroup`), and what the runtimes keep on disk about them ([`runtime`]) is read ahead of the
+//! events (`catalog`), because it is gone soon after a container is. Where no cgroup names a
+//! container, the mount namespace may (`namespaces`), or its mounts (`mountinfo`), or a process
 //! that this one descends from.
 //!
 //! Invariants:
@@ -253,8 +253,13 @@ impl Attributor {
                 answer = Attribution { path: answer.path, ..found };
             } else if let Some(found) = self.of_kin(kin) {
                 answer = Attribution { path: answer.path, via: Via::Lineage, ..found };
+            } else if who.is_pid_nested
+                && !who.mnt_ns.id.is_some_and(|id| self.namespaces.is_read(id))
+            {
+                // As a container that was told to have no cgroup of its own; nobody is left to ask.
+                answer.via = Via::Unknown;
             }
-            let retry = who.mnt_ns.id.and_then(|id| self.namespaces.retry_at(id));
+            let retry = who.mnt_ns.id.map(|id| self.namespaces.retry_at(id));
             until = until.min(retry.unwrap_or(u64::MAX));
         }
         let attribution = Arc::new(answer);

@@ -9,6 +9,9 @@ use crate::event::CgroupKey;
 
 const MAX_NAMESPACES: usize = 8 << 10;
 
+/// How long mounts are not asked for again where the processes that had them were gone, nanoseconds.
+const RETRY_GONE_NS: u64 = 5_000_000;
+
 /// What names the container of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -23,8 +26,12 @@ struct Entry {
     claim: Option<Claim>,
     /// An answer was given that goes by there being no claim.
     is_unclaimed_answer: bool,
-    /// When its mounts may be read again, and how long was waited for that, nanoseconds.
-    retry: Option<(u64, u64)>,
+    /// Its mounts have been read at least once.
+    is_read: bool,
+    /// When its mounts may be read again, nanoseconds since boot.
+    retry_ns: u64,
+    /// How long was last waited for that, nanoseconds.
+    waited_ns: u64,
 }
 
 pub struct Namespaces {
@@ -59,21 +66,33 @@ impl Namespaces {
         self.epoch += u64::from(is_news);
     }
 
-    /// Whether its mounts are to be read now; if so, the next time is later.
+    /// Whether its mounts may be read, again or for the first time.
     pub fn is_due(&mut self, id: u64, now: u64) -> bool {
+        now >= self.entry(id).retry_ns
+    }
+
+    /// Its mounts were read, which is done ever less often; or could not be, as nobody was left to
+    /// read them from, which another process may change at any time.
+    pub fn set_read(&mut self, id: u64, is_read: bool, now: u64) {
         let entry = self.entry(id);
-        if entry.retry.is_some_and(|(at, _)| now < at) {
-            return false;
-        }
-        let waited = entry.retry.map(|retry| retry.1);
-        let wait = waited.map_or(RETRY_MIN_NS, |waited| (waited * 2).min(RETRY_MAX_NS));
-        entry.retry = Some((now + wait, wait));
-        true
+        entry.is_read |= is_read;
+        let wait = if is_read {
+            entry.waited_ns = (2 * entry.waited_ns).clamp(RETRY_MIN_NS, RETRY_MAX_NS);
+            entry.waited_ns
+        } else {
+            RETRY_GONE_NS
+        };
+        entry.retry_ns = now + wait;
+    }
+
+    /// Whether its mounts have been read.
+    pub fn is_read(&mut self, id: u64) -> bool {
+        self.entry(id).is_read
     }
 
     /// When its mounts may be read again, nanoseconds since boot.
-    pub fn retry_at(&mut self, id: u64) -> Option<u64> {
-        self.entry(id).retry.map(|retry| retry.0)
+    pub fn retry_at(&mut self, id: u64) -> u64 {
+        self.entry(id).retry_ns
     }
 
     fn entry(&mut self, id: u64) -> &mut Entry {
@@ -111,8 +130,11 @@ mod tests {
         for now in (0..1_000_000_000).step_by(10_000_000) {
             if namespaces.is_due(1, now) {
                 reads.push(now / 1_000_000);
+                // The first one was gone.
+                namespaces.set_read(1, now > 0, now);
+                assert_eq!(namespaces.is_read(1), now > 0);
             }
         }
-        assert_eq!(reads, [0, 100, 300, 700]);
+        assert_eq!(reads, [0, 10, 110, 310, 710]);
     }
 }

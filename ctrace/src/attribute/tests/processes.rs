@@ -139,6 +139,17 @@ fn lineage_is_for_what_nothing_else_tells() {
     assert_eq!(phase(&host.whose(&process(session, 0), kin(54, 51))), (None, Via::Unit, None));
 }
 
+/// Its processes are gone before anybody could read their mounts.
+#[test]
+fn a_container_without_a_cgroup_that_nobody_knows_is_not_the_hosts() {
+    let mut host = Host::new();
+    let root = host.learn(0, 1000, "/user.slice");
+    let gone = kin(u32::MAX, u32::MAX);
+    assert_eq!(host.whose(&process(root, 9), gone).via, Via::Host);
+    let found = host.whose(&first(root, 10), gone);
+    assert_eq!((found.via, found.path.is_some()), (Via::Unknown, true));
+}
+
 #[test]
 fn threads_of_the_kernel_are_the_kernels() {
     let mut host = Host::new();
