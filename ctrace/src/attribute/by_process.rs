@@ -1,9 +1,12 @@
 //! What the mount namespace of a process says, and the processes that it descends from.
 
+use std::time::Instant;
+
 use super::identity::{Identity, Kinship};
+use super::inventory::Ask;
 use super::namespaces::Claim;
-use super::{Attributor, answer, mountinfo};
-use crate::event::{Attribution, Phase, Via};
+use super::{Attributor, answer, inits, mountinfo};
+use crate::event::{Attribution, CgroupKey, Phase, Via};
 
 impl Attributor {
     /// Compares the cgroups' answer with the mount namespace.
@@ -21,7 +24,10 @@ impl Attributor {
             answer.phase = Some(Phase::RuntimeInit);
             return;
         }
-        let Some((claimed, _)) = self.claimed(who.mnt_ns.id, now) else {
+        // What its first process is in outweighs what its mounts name.
+        let is_open = |via| via == Via::Mountinfo && who.is_first_in_pid_ns;
+        let claimed = self.claimed(who.mnt_ns.id, now).filter(|(_, via)| !is_open(*via));
+        let Some((claimed, _)) = claimed else {
             self.claim(answer, who);
             return;
         };
@@ -35,13 +41,14 @@ impl Attributor {
     }
 
     /// The mount namespace is the container's, where the process surely has been put into it: it is
-    /// the first in a pid namespace, or in one at all while there is no container around this one.
-    /// Until then a runtime's process in the container's cgroup is still where the runtime is.
+    /// the first in a pid namespace. Others may be a runtime's, still where the runtime is, or have
+    /// gone on into another container's mounts.
     fn claim(&mut self, answer: &Attribution, who: &Identity) {
-        let is_inside = who.is_first_in_pid_ns || (who.is_pid_nested && answer.outer.is_empty());
         let Some(id) = who.mnt_ns.id else { return };
         match &answer.path {
-            Some((key, _)) if is_inside => self.namespaces.set_claim(id, Claim::Cgroup(*key)),
+            Some((key, _)) if who.is_first_in_pid_ns => {
+                self.namespaces.set_claim(id, Claim::Cgroup(*key));
+            }
             _ => self.namespaces.note_unclaimed(id),
         }
     }
@@ -50,7 +57,7 @@ impl Attributor {
     pub(super) fn claimed(&mut self, id: Option<u64>, now: u64) -> Option<(Attribution, Via)> {
         let (answer, via) = match self.namespaces.claim(id?)? {
             Claim::Cgroup(key) => (self.of_cgroup(key, now).0, Via::Namespace),
-            Claim::Id(id) => {
+            Claim::Id { id, has_cgroup: _ } => {
                 let container = self.catalog.staged.by_id(&id);
                 (Attribution { container, ..Attribution::default() }, Via::Mountinfo)
             }
@@ -67,32 +74,58 @@ impl Attributor {
     ) -> Option<Attribution> {
         let id = who.mnt_ns.id?;
         if self.namespaces.claim(id).is_none() && self.namespaces.is_due(id, now) {
-            self.read_mounts(id, who, kin, now);
+            let of_init = who.mnt_ns.inode.and_then(|inode| self.own_cgroup(inode));
+            match of_init {
+                Some(key) => self.namespaces.set_claim(id, Claim::Cgroup(key)),
+                None => self.read_mounts(id, who, kin, now),
+            }
         }
         let Some((answer, via)) = self.claimed(Some(id), now) else {
             self.namespaces.note_unclaimed(id);
             return None;
         };
         // A container that was told to have no cgroup of its own is joined as soon as its namespace.
-        let id = &answer.container.as_ref()?.id;
-        let has_cgroup = via == Via::Namespace || self.nodes.any_named(id);
-        let phase = has_cgroup.then_some(Phase::Joining);
+        let is_joined =
+            matches!(self.namespaces.claim(id), Some(Claim::Id { has_cgroup: false, .. }));
+        let phase = (!is_joined).then_some(Phase::Joining);
         Some(Attribution { via, phase, unit: None, ..answer })
+    }
+
+    /// The cgroup of the container whose first process has the mount namespace with that inode.
+    fn own_cgroup(&mut self, inode: u32) -> Option<CgroupKey> {
+        let births = self.nodes.births();
+        if self.inits.is_due(births) {
+            let began = Instant::now();
+            let listed = self.inventory(&Ask { wanted: &|_| true, all: false, details: false });
+            self.inits.set(&listed, births, began);
+        }
+        self.inits.cgroup_of(inode)
     }
 
     /// Reads the mounts of the process, or, where it is gone already, of its parent.
     fn read_mounts(&mut self, namespace: u64, who: &Identity, kin: Kinship, now: u64) {
-        let of = |process| mountinfo::read(process, who.mnt_ns.inode?);
+        let Some(inode) = who.mnt_ns.inode else { return };
+        let of = |process| mountinfo::read(process, inode);
         let mounts = kin.process.and_then(of).or_else(|| kin.parent.and_then(of));
         self.namespaces.set_read(namespace, mounts.is_some(), now);
         let Some(id) = mounts.as_deref().and_then(mountinfo::container_id) else { return };
         if self.catalog.staged.by_id(id).is_none() {
             self.catalog.look_up(id, &*self.cgroups);
         }
-        // Anybody with a mount namespace of his own can mount what looks like a container's files:
-        // only a container that its runtime knows counts.
-        if self.catalog.staged.by_id(id).is_some() {
-            self.namespaces.set_claim(namespace, Claim::Id(id.to_owned()));
+        // Anybody with a mount namespace of his own can mount what looks like a container's files, and
+        // a container has another's where it shares its network: only where the runtime knows it, and
+        // its first process is there, or nowhere.
+        if self.catalog.staged.by_id(id).is_none() {
+            return;
+        }
+        let has_cgroup = self.nodes.any_named(id);
+        let is_there = match self.catalog.staged.init(id) {
+            Some(init) => inits::namespace(init) == Some(inode),
+            None => !has_cgroup,
+        };
+        if is_there {
+            let claim = Claim::Id { id: id.to_owned(), has_cgroup };
+            self.namespaces.set_claim(namespace, claim);
         }
     }
 

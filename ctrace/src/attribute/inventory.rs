@@ -143,7 +143,7 @@ impl Attributor {
         if !is_claimed && !is_named(&path.text, level) {
             return None;
         }
-        let mut chain = resolve::resolve(&path, key, staged, 0, None).chain;
+        let mut chain = resolve::resolve(&path, key, staged, None, 0, None).chain;
         let own = chain.pop().filter(|known| known.depth == level)?;
         let container = own.container;
         let outer: Vec<Arc<Container>> = chain.into_iter().map(|known| known.container).collect();

@@ -22,6 +22,7 @@ mod by_process;
 mod catalog;
 pub mod cgroup;
 mod identity;
+mod inits;
 pub mod inventory;
 mod mountinfo;
 mod namespaces;
@@ -47,6 +48,7 @@ use crate::event::{Attribution, CgroupKey, Container, Via, matches};
 use bounded::Bounded;
 use catalog::Catalog;
 use cgroup::is_hex64;
+use inits::Inits;
 use namespaces::Namespaces;
 use nodes::Nodes;
 use resolve::Resolution;
@@ -104,6 +106,7 @@ pub struct Attributor {
     catalog: Catalog,
     nodes: Nodes,
     namespaces: Namespaces,
+    inits: Inits,
     /// Processes whose cgroups do not tell, for their children.
     processes: Bounded<ProcessKey, Arc<Attribution>>,
     recalled: FxHashMap<Identity, Recalled>,
@@ -130,6 +133,7 @@ impl Attributor {
             catalog,
             nodes: Nodes::default(),
             namespaces: Namespaces::new(),
+            inits: Inits::default(),
             processes: Bounded::new(MAX_PROCESSES, usize::MAX),
             recalled: FxHashMap::default(),
             host_mnt_ns,
@@ -352,12 +356,14 @@ impl Attributor {
                 }
                 let retry = old.as_ref().and_then(|old| old.retry);
                 let staged = &mut self.catalog.staged;
-                let mut new = resolve::resolve(&path, key, staged, now, retry.map(|retry| retry.1));
-                self.is_runtime_missing |= is_due && new.retry.is_some();
-                if !is_due && new.retry.is_some() {
+                let waited = retry.map(|retry| retry.1);
+                let mut new = resolve::resolve(&path, key, staged, old.as_deref(), now, waited);
+                self.is_runtime_missing |= is_due && new.is_runtime_missing();
+                // What was known and is forgotten is looked up again.
+                if !is_due && new.retry.is_some() && retry.is_some() {
                     new.retry = retry;
                 }
-                let new = Arc::new(new.keep(old.as_deref()));
+                let new = Arc::new(new);
                 self.nodes.set_resolution(key, new.clone());
                 new
             }

@@ -5,9 +5,10 @@
 //! directory, `…/containers/<id>/…` (docker, podman, CRI-O), so that the root of that mount names it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use super::identity::ProcessKey;
+use super::inits;
+use super::runtime::Init;
 use crate::event::is_hex64;
 
 /// Files that engines mount into every container.
@@ -41,11 +42,11 @@ fn id_in(root: &[u8]) -> Option<&str> {
 /// The mountinfo of the process, where it is still the same process and still in the mount namespace
 /// with that inode.
 pub fn read((pid, start_ns): ProcessKey, mnt_ns: u32) -> Option<Vec<u8>> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
-    let inode = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
-    let started = process.stat().ok()?.starttime;
-    (inode == u64::from(mnt_ns) && started == ticks(start_ns)).then_some(mountinfo)
+    let init = Init { pid, start_ticks: Some(ticks(start_ns)) };
+    let is_in_it = || inits::namespace(init) == Some(mnt_ns);
+    // Before as well: there may be much to read in vain.
+    let mountinfo = is_in_it().then(|| fs::read(format!("/proc/{pid}/mountinfo")))?.ok()?;
+    is_in_it().then_some(mountinfo)
 }
 
 /// Clock ticks as field 22 of `/proc/PID/stat` has them: `USER_HZ` is 100 on all that ctrace runs on.
@@ -55,6 +56,8 @@ pub fn ticks(boot_ns: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use proptest::prelude::*;
 
     use super::*;

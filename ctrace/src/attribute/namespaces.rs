@@ -17,8 +17,9 @@ const RETRY_GONE_NS: u64 = 5_000_000;
 pub enum Claim {
     /// A process in it, in the container's pid namespace, is in this cgroup of the container's.
     Cgroup(CgroupKey),
-    /// Its mounts name this id.
-    Id(String),
+    /// Its mounts name this id. `has_cgroup`: there is a cgroup of that name, which who is not in it
+    /// has not joined yet.
+    Id { id: String, has_cgroup: bool },
 }
 
 #[derive(Default)]
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn a_claim_that_changes_an_answer_changes_the_epoch() {
         let mut namespaces = Namespaces::new();
-        let claim = |id: &str| Claim::Id(id.to_owned());
+        let claim = |id: &str| Claim::Id { id: id.to_owned(), has_cgroup: false };
         namespaces.set_claim(1, claim("a"));
         assert_eq!((namespaces.epoch(), namespaces.claim(1)), (0, Some(claim("a"))));
         namespaces.set_claim(1, claim("a"));

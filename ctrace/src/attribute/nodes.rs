@@ -11,6 +11,9 @@ use crate::event::CgroupKey;
 
 /// Cgroups that are gone and still remembered, for events that are drained late.
 const GRAVEYARD: usize = 8 << 10;
+/// Cgroups whose directory is gone and that the kernel has not freed, as long as it has pages of
+/// theirs: what they wrote is still to be written back.
+const MAX_REMOVED: usize = 32 << 10;
 /// How long a freed cgroup is remembered at least, nanoseconds.
 const REST_NS: u64 = 60_000_000_000;
 /// Longest chain of parents that is followed; a loop cannot come from a kernel.
@@ -52,15 +55,24 @@ pub struct Nodes {
     names: FxHashSet<Arc<str>>,
     /// Freed cgroups and when, oldest first.
     graveyard: VecDeque<(u64, CgroupKey)>,
+    /// Removed cgroups, freed by now or not, oldest first.
+    removed: VecDeque<CgroupKey>,
     /// Asked for in vain.
     missed: FxHashSet<CgroupKey>,
     /// Grows when what was answered may no longer be true.
     epoch: u64,
+    /// Cgroups that have come to be known.
+    births: u64,
 }
 
 impl Nodes {
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Grows with each cgroup that is new here.
+    pub fn births(&self) -> u64 {
+        self.births
     }
 
     /// A cgroup was made, is there, or has a new name. `level` 0 is the hierarchy's root.
@@ -92,12 +104,15 @@ impl Nodes {
         let name = self.intern(name);
         let node = Node { parent, level, name, is_gone: false, path: None, resolution: None };
         self.by_key.insert(key, node);
+        self.births += 1;
     }
 
     /// Its directory is gone. Processes that are ending may still be in it.
     pub fn removed(&mut self, key: CgroupKey) {
-        if let Some(node) = self.by_key.get_mut(&key) {
-            node.is_gone = true;
+        if let Some(node) = self.by_key.get_mut(&key)
+            && !std::mem::replace(&mut node.is_gone, true)
+        {
+            self.removed.push_back(key);
         }
     }
 
@@ -252,6 +267,9 @@ impl Nodes {
             }
             self.graveyard.pop_front();
             self.by_key.remove(&key);
+        }
+        while self.removed.len() > MAX_REMOVED {
+            self.removed.pop_front().map(|key| self.by_key.remove(&key));
         }
         if self.names.len() > 2 * self.by_key.len() + 1024 {
             self.names.retain(|name| Arc::strong_count(name) > 1);

@@ -48,42 +48,47 @@ impl Resolution {
         self.retry.is_some_and(|(_, waited)| waited <= 2 * RETRY_MIN_NS)
     }
 
-    /// This one, with what `old` knew of the same containers: metadata may have left the table.
-    pub fn keep(mut self, old: Option<&Resolution>) -> Self {
-        for known in self.chain.iter_mut().filter(|known| !known.from_metadata) {
-            let old = old.and_then(|old| {
-                let is_same = |old: &&Known| old.container.id == known.container.id;
-                old.chain.iter().filter(|old| old.from_metadata).find(is_same)
-            });
-            if let Some(old) = old {
-                *known = old.clone();
-            }
-        }
-        self
+    /// Whether a container is here of which no runtime's files say anything: its runtime may keep them
+    /// elsewhere.
+    pub fn is_runtime_missing(&self) -> bool {
+        self.chain.iter().any(|known| !known.from_metadata && cgroup::is_hex64(&known.container.id))
     }
 }
 
-/// Ids in the path of which nothing is staged.
+/// Ids in the path of which nothing is staged. A word that may be an id does not count above a
+/// container: there, `docker` or `kubepods` are directories.
 pub fn missing(path: &CgroupPath, key: CgroupKey, staged: &mut Staged) -> Vec<String> {
-    let workloads = cgroup::parse(&path.text).into_iter().filter(|c| c.role == Role::Workload);
-    let is_missing = |candidate: &Candidate| match candidate.certainty {
-        Certainty::Possible => at_level(path, key, candidate.depth, staged).is_none(),
-        _ => {
-            cgroup::is_hex64(&candidate.id)
-                && staged
-                    .by_id(&candidate.id)
-                    .is_none_or(|known| known.name.is_none() && !known.is_sandbox)
+    let mut missing = Vec::new();
+    let mut is_above_container = false;
+    for candidate in cgroup::parse(&path.text).into_iter().rev() {
+        let Candidate { id, certainty, role, depth, .. } = candidate;
+        let is_word = certainty == Certainty::Possible;
+        if role != Role::Workload || (is_word && is_above_container) {
+            continue;
         }
-    };
-    workloads.filter(is_missing).map(|candidate| candidate.id).collect()
+        let is_missing = if is_word {
+            path.ids
+                .get(depth - 1)
+                .is_none_or(|id| staged.by_cgroup(CgroupKey { id: *id, ..key }).is_none())
+        } else {
+            let is_poor = |known: Arc<Container>| known.name.is_none() && !known.is_sandbox;
+            cgroup::is_hex64(&id) && staged.by_id(&id).is_none_or(is_poor)
+        };
+        is_above_container |= !is_word || !is_missing;
+        if is_missing {
+            missing.push(id);
+        }
+    }
+    missing
 }
 
-/// Resolves the cgroup at `path` from what is staged. `waited`: for the disk, so far, nanoseconds;
-/// none where it was not asked.
+/// Resolves the cgroup at `path` from what is staged, and from what was known when that was `old`: the
+/// table forgets. `waited`: for the disk, so far, nanoseconds; none where it was not asked.
 pub fn resolve(
     path: &CgroupPath,
     key: CgroupKey,
     staged: &mut Staged,
+    old: Option<&Resolution>,
     now: u64,
     waited: Option<u64>,
 ) -> Resolution {
@@ -91,7 +96,7 @@ pub fn resolve(
     let candidates = cgroup::parse(&path.text);
     let mut chain: Vec<Known> = Vec::new();
     let mut is_helper = false;
-    for depth in 1..=path.ids.len() {
+    for (depth, id) in (1..).zip(&path.ids) {
         let candidate = candidates.iter().find(|candidate| candidate.depth == depth);
         if candidate.is_some_and(|candidate| candidate.role == Role::RuntimeHelper) {
             is_helper = true;
@@ -100,9 +105,24 @@ pub fn resolve(
             chain.pop_if(|known| known.container.id == id);
             continue;
         }
-        let owner = at_level(path, key, depth, staged)
+        let level = CgroupKey { id: *id, ..key };
+        let owner = staged
+            .by_cgroup(level)
             .map(|container| Known { container, from_metadata: true, depth })
             .or_else(|| of_candidate(candidate?, chain.is_empty(), staged));
+        let owner = match owner {
+            Some(known) if known.from_metadata => Some(known),
+            named => {
+                let is_forgotten = |old: &&Known| {
+                    let is_same = |named: &Known| named.container.id == old.container.id;
+                    let is_free = named.is_none() && !staged.is_claimed(level);
+                    old.depth == depth && (is_free || named.as_ref().is_some_and(is_same))
+                };
+                let old = old.map_or(&[][..], |old| &old.chain);
+                let known = old.iter().filter(|old| old.from_metadata).find(is_forgotten);
+                known.cloned().or(named)
+            }
+        };
         if let Some(known) = owner {
             is_helper = false;
             chain.push(known);
@@ -113,17 +133,6 @@ pub fn resolve(
         (now + wait, wait)
     });
     Resolution { chain, is_helper, generation, retry }
-}
-
-/// The container that owns the cgroup `depth` levels below the root, by the cgroup's identity.
-fn at_level(
-    path: &CgroupPath,
-    key: CgroupKey,
-    depth: usize,
-    staged: &mut Staged,
-) -> Option<Arc<Container>> {
-    let id = *path.ids.get(depth.checked_sub(1)?)?;
-    staged.by_cgroup(CgroupKey { id, ..key })
 }
 
 /// The container that a level's name says.

@@ -132,6 +132,18 @@ impl Staged {
         None
     }
 
+    /// The first process of the container whose id, of 64 digits, is `id`, as its runtime has written it
+    /// down; that with its start before others.
+    pub fn init(&mut self, id: &str) -> Option<Init> {
+        let inits = self.by_id.get(id)?.entries.iter().filter_map(Entry::init);
+        inits.min_by_key(|init| init.start_ticks.is_none())
+    }
+
+    /// Whether files say whose the cgroup is, be it one container's or several's.
+    pub fn is_claimed(&mut self, key: CgroupKey) -> bool {
+        self.by_cgroup.get(&key).is_some()
+    }
+
     /// The container that owns the cgroup, where its state says so and nobody else's does.
     pub fn by_cgroup(&mut self, key: CgroupKey) -> Option<Arc<Container>> {
         let entries = self.by_cgroup.get(&key)?;
@@ -228,7 +240,7 @@ fn merged(entries: &[Entry], entry: &Entry) -> Option<Vec<Entry>> {
 /// never used again (Linux 5.5 and later, 64-bit), so that the key stays true for late events.
 fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
     // A state that outlived its container names cgroups that may be another's by now.
-    if metadata.init.is_some_and(|init| !is_running(init)) {
+    if metadata.init.is_some_and(|init| !init.is_running()) {
         return Vec::new();
     }
     match &metadata.placement {
@@ -243,15 +255,6 @@ fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
             cgroups.mounts().into_iter().filter_map(key).collect()
         }
     }
-}
-
-/// Whether there is that process; where its start is not known, one with its pid.
-fn is_running(init: Init) -> bool {
-    let Init { pid, start_ticks } = init;
-    let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
-    process
-        .and_then(|process| process.stat().ok())
-        .is_some_and(|stat| start_ticks.is_none_or(|start| stat.starttime == start))
 }
 
 /// About what an entry takes.
@@ -272,19 +275,4 @@ fn size_of_container(container: &Container) -> usize {
         text(name) + text(namespace) + text(uid) + labels.as_ref().map_or(0, map)
     });
     size_of::<Container>() + id.len() + text(name) + text(image) + map(labels) + pod
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_known_by_its_start_where_that_is_known() {
-        let own = procfs::process::Process::myself().unwrap().stat().unwrap();
-        let pid = std::process::id();
-        let running = |pid, start_ticks| is_running(Init { pid, start_ticks });
-        assert!(running(pid, None) && running(pid, Some(own.starttime)));
-        assert!(!running(pid, Some(own.starttime + 1)));
-        assert!(!running(0, None) && !running(u32::MAX, None));
-    }
 }

@@ -266,6 +266,19 @@ fn a_cgroup_of_two_containers_is_neithers() {
     assert_eq!(id(&host.resolve(&[shared])), None);
 }
 
+/// The table of claims is bounded; a cgroup that lives on stays its container's.
+#[test]
+fn a_claim_that_was_forgotten_is_still_known_to_its_cgroup() {
+    let mut host = Host::new();
+    let web = host.cgroup(0, "/web");
+    host.runc("web", "/b", 0);
+    assert_eq!(id(&host.resolve(&[web])), Some("web"));
+    host.attributor.catalog.staged = staged::Staged::new();
+    host.docker(A, "other");
+    host.attributor.on_readable();
+    assert_eq!(id(&host.resolve(&[web])), Some("web"));
+}
+
 #[test]
 fn the_engine_knows_more_than_its_runc() {
     let mut host = Host::new();

@@ -175,6 +175,19 @@ fn the_graveyard_is_bounded() {
     assert!(!contains(&nodes, key(10)) && contains(&nodes, key(11)));
 }
 
+/// The kernel frees a removed cgroup when it has no more pages of its, which may be never.
+#[test]
+fn what_was_removed_is_bounded_without_a_release() {
+    let mut nodes = Nodes::default();
+    for id in 1..=MAX_REMOVED as u64 + 10 {
+        nodes.upsert(key(id), 0, Some(1), format!("n{id}").as_bytes());
+        nodes.removed(key(id));
+        nodes.removed(key(id));
+    }
+    nodes.bury(1);
+    assert!(!contains(&nodes, key(10)) && contains(&nodes, key(11)));
+}
+
 #[test]
 fn a_walk_finds_what_is_gone() {
     let mut nodes = Nodes::default();

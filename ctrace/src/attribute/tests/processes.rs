@@ -1,5 +1,8 @@
 //! Of processes whose mount namespace or parents tell.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::event::{Namespace, Phase};
 
@@ -45,6 +48,35 @@ fn a_process_on_its_way_into_a_container() {
     // `unshare -m` inside.
     let found = host.whose(&process(container, 10), Kinship::default());
     assert_eq!(phase(&found), (Some(A), Via::Cgroup, None));
+}
+
+/// It has sent nothing since ctrace runs; its first process, here this one, tells.
+#[test]
+fn a_process_on_its_way_into_an_idle_container() {
+    let mut host = Host::new();
+    host.cgroup(0, "/web");
+    host.runc("web", "/b", 0);
+    let own = std::process::id();
+    host.write("cgroup/unified/web/cgroup.procs", &own.to_string());
+    host.attributor.on_readable();
+    host.attributor.walk(host.now);
+    let unit = host.learn(0, 2000, "/system.slice/docker.service");
+    let inode = fs::metadata(format!("/proc/{own}/ns/mnt")).unwrap().ino() as u32;
+    let mnt_ns = Namespace { inode: Some(inode), id: Some(9) };
+    let joining = Identity { mnt_ns, ..process(unit, 9) };
+    let found = host.whose(&joining, Kinship::default());
+    assert_eq!(phase(&found), (Some("web"), Via::Namespace, Some(Phase::Joining)));
+}
+
+/// As by `nsenter -m` from a container with a pid namespace of its own.
+#[test]
+fn who_goes_on_into_anothers_mounts_does_not_own_them() {
+    let mut host = Host::new();
+    let debug = host.learn(0, 1000, &format!("/docker/{A}"));
+    let unit = host.learn(0, 3000, "/system.slice/docker.service");
+    let inside = Identity { is_pid_nested: true, ..process(debug, 9) };
+    assert_eq!(id(&host.whose(&inside, Kinship::default())), Some(A));
+    assert_eq!(id(&host.whose(&process(unit, 9), Kinship::default())), None);
 }
 
 /// Three successive containers had the same inode.
