@@ -19,19 +19,27 @@ const WIDTH: usize = 8;
 
 #[test]
 fn into_older_containers() {
-    case("a storm of docker exec, containers older than ctrace", || storm(false));
+    case("a storm of docker exec, containers older than ctrace", || storm(false, false));
 }
 
 #[test]
 fn into_younger_containers() {
-    case("a storm of docker exec, containers younger than ctrace", || storm(true));
+    case("a storm of docker exec, containers younger than ctrace", || storm(true, false));
 }
 
-fn storm(ctrace_first: bool) -> Result<()> {
+/// The one's `/etc/hostname`, `hosts` and `resolv.conf` are mounted in the other.
+#[test]
+fn into_containers_with_one_network() {
+    case("a storm of docker exec, one container in the other's network", || storm(false, true));
+}
+
+fn storm(ctrace_first: bool, is_network_shared: bool) -> Result<()> {
     let engine = docker::shared()?;
     let early = ctrace_first.then(|| Watch::processes(&[])).transpose()?;
     let (one, _gate) = engine.start_gated(&[], "/bin/true")?;
-    let (other, _other_gate) = engine.start_gated(&[], "/bin/true")?;
+    let sharing = engine.with_network(&format!("container:{}", one.name));
+    let engine_of_other = if is_network_shared { &sharing } else { engine };
+    let (other, _other_gate) = engine_of_other.start_gated(&[], "/bin/true")?;
     let containers = [one, other];
     let numbered = kernel_at_least(6, 18)?;
     let mounts = containers

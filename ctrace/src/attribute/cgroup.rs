@@ -99,6 +99,14 @@ pub fn unit(path: &str) -> Option<&str> {
     unit
 }
 
+/// The uid of the user to whom systemd gave the cgroups below, and the level of his manager's unit,
+/// below which he makes cgroups of any name. Root's are not counted.
+pub fn user(path: &str) -> Option<(u32, usize)> {
+    let uid_of = |name: &str| name.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok();
+    let mut levels = (1..).zip(components(path));
+    levels.find_map(|(depth, name)| Some((uid_of(name)?, depth))).filter(|(uid, _)| *uid != 0)
+}
+
 /// Nothing in `path` but slices of systemd: no unit, no container, nobody else's cgroup.
 pub fn is_plain_host(path: &str) -> bool {
     components(path).all(|name| name.ends_with(".slice") && !name.contains(':'))

@@ -38,6 +38,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -52,6 +53,7 @@ use inits::Inits;
 use namespaces::Namespaces;
 use nodes::Nodes;
 use resolve::Resolution;
+use runtime::roots::discovery::Discovery;
 
 /// Identities whose answers are kept; then all are forgotten, and found again as they come.
 const MAX_RECALLED: usize = 32 << 10;
@@ -61,6 +63,8 @@ const MAX_PROCESSES: usize = 8 << 10;
 /// How long runtimes are not looked for again, nanoseconds.
 const DISCOVERY_MIN_NS: u64 = 1_000_000_000;
 const DISCOVERY_MAX_NS: u64 = 60_000_000_000;
+/// How long users' directories are waited for at start-up.
+const DISCOVERY_WAIT: Duration = Duration::from_secs(1);
 
 /// The cgroup file systems of this host.
 pub trait CgroupFs {
@@ -116,13 +120,19 @@ pub struct Attributor {
     is_runtime_missing: bool,
     /// When runtimes may be looked for again, and how long that was waited for.
     discovery: (u64, u64),
+    /// Where their directories are.
+    homes: Discovery,
 }
 
 impl Attributor {
     /// Watches the directories of this host's runtimes and reads all metadata that is there.
     /// `host_mnt_ns`: inode of the host's mount namespace.
     pub fn new(cgroups: impl CgroupFs + 'static, host_mnt_ns: u32) -> Self {
-        Self::with_roots(cgroups, host_mnt_ns, &Roots::discover())
+        let mut homes = Discovery::default();
+        homes.begin();
+        homes.has_ended(DISCOVERY_WAIT);
+        let this = Self::with_roots(cgroups, host_mnt_ns, &homes.roots());
+        Self { homes, ..this }
     }
 
     /// As [`Attributor::new`], with the runtimes' directories given.
@@ -139,6 +149,7 @@ impl Attributor {
             host_mnt_ns,
             is_runtime_missing: false,
             discovery: (0, DISCOVERY_MIN_NS),
+            homes: Discovery::default(),
         }
     }
 
@@ -152,13 +163,21 @@ impl Attributor {
     /// and so is done ever more seldom while it is in vain.
     pub fn rediscover(&mut self, now: u64) {
         let (at, wait) = self.discovery;
-        if !self.is_runtime_missing || now < at {
+        let is_due = self.is_runtime_missing && now >= at;
+        if is_due {
+            self.is_runtime_missing = false;
+            self.homes.begin();
+        }
+        if !self.homes.has_ended(Duration::ZERO) && !is_due {
             return;
         }
-        self.is_runtime_missing = false;
-        let is_found = self.catalog.set_roots(Roots::discover(), &*self.cgroups);
-        let wait = if is_found { DISCOVERY_MIN_NS } else { (2 * wait).min(DISCOVERY_MAX_NS) };
-        self.discovery = (now + wait, wait);
+        let is_found = self.catalog.set_roots(self.homes.roots(), &*self.cgroups);
+        if is_found {
+            self.discovery = (now + DISCOVERY_MIN_NS, DISCOVERY_MIN_NS);
+        } else if is_due {
+            let wait = (2 * wait).min(DISCOVERY_MAX_NS);
+            self.discovery = (now + wait, wait);
+        }
     }
 
     /// Why some metadata is only read when an event asks for it, if so.

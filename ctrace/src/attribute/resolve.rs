@@ -93,7 +93,11 @@ pub fn resolve(
     waited: Option<u64>,
 ) -> Resolution {
     let generation = staged.generation();
-    let candidates = cgroup::parse(&path.text);
+    let mut candidates = cgroup::parse(&path.text);
+    if let Some((user, level)) = cgroup::user(&path.text) {
+        // A user may name his cgroups after anybody's container.
+        candidates.retain(|found| found.depth <= level || !staged.is_others(&found.id, user));
+    }
     let mut chain: Vec<Known> = Vec::new();
     let mut is_helper = false;
     for (depth, id) in (1..).zip(&path.ids) {

@@ -1,7 +1,8 @@
 //! Metadata that has been read: known before a container's first event, kept after its last.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CgroupFs;
@@ -41,7 +42,10 @@ impl Slot {
     /// Works out `known` anew; returns whether an answer that was given is another now.
     fn renew(&mut self) -> bool {
         let best = best(&self.entries).map(|entry| entry.container.clone());
+        let is_users = self.entries.iter().all(Entry::is_users);
         let known = match (best, &self.told) {
+            // What a user's file says of a container that root's runtime knows is no better.
+            (Some(_), Some(told)) if is_users => Some(Arc::new(told.clone())),
             (Some(mut best), Some(told)) => {
                 Arc::make_mut(&mut best).fill(told);
                 Some(best)
@@ -133,10 +137,18 @@ impl Staged {
     }
 
     /// The first process of the container whose id, of 64 digits, is `id`, as its runtime has written it
-    /// down; that with its start before others.
+    /// down: root's before users', and that with its start before others.
     pub fn init(&mut self, id: &str) -> Option<Init> {
-        let inits = self.by_id.get(id)?.entries.iter().filter_map(Entry::init);
-        inits.min_by_key(|init| init.start_ticks.is_none())
+        let entries = self.by_id.get(id)?.entries.iter();
+        let inits = entries.filter_map(|entry| Some((entry.is_users(), entry.init()?)));
+        let best = inits.min_by_key(|(is_users, init)| (*is_users, init.start_ticks.is_none()));
+        best.map(|(_, init)| init)
+    }
+
+    /// Whether others than this user have a container whose id, of 64 digits, is `id`.
+    pub fn is_others(&mut self, id: &str, user: u32) -> bool {
+        let is_others = |entry: &Entry| entry.metadata.user != Some(user);
+        is_hex64(id) && self.by_id.get(id).is_some_and(|slot| slot.entries.iter().any(is_others))
     }
 
     /// Whether files say whose the cgroup is, be it one container's or several's.
@@ -144,22 +156,21 @@ impl Staged {
         self.by_cgroup.get(&key).is_some()
     }
 
-    /// The container that owns the cgroup, where its state says so and nobody else's does.
+    /// The container that owns the cgroup, where its state says so and nobody else's does. A user's
+    /// word does not count against root's.
     pub fn by_cgroup(&mut self, key: CgroupKey) -> Option<Arc<Container>> {
         let entries = self.by_cgroup.get(&key)?;
         let best = best(entries)?;
+        let is_rival = |entry: &&Entry| entry.is_users() == best.is_users();
         let is_best = |entry: &Entry| is_same_container(entry, best);
-        let (container, bundle) = entries
-            .iter()
-            .all(is_best)
-            .then(|| (best.container.clone(), best.metadata.bundle.clone()))?;
+        let best = entries.iter().filter(is_rival).all(is_best).then(|| best.clone())?;
         // A low-level runtime's state: the engine that made the bundle knows more.
-        let engine = bundle.and_then(|bundle| {
-            let entries = &self.by_id.get(&container.id)?.entries;
-            let of_bundle = |entry: &&Entry| entry.metadata.bundle.as_deref() == Some(&*bundle);
+        let engine = best.metadata.bundle.as_ref().and_then(|_| {
+            let entries = &self.by_id.get(&best.container.id)?.entries;
+            let of_bundle = |entry: &&Entry| is_same_container(entry, &best);
             entries.iter().filter(of_bundle).min_by_key(|entry| entry.order())
         });
-        Some(engine.map_or(container, |entry| entry.container.clone()))
+        Some(engine.map_or(best.container, |entry| entry.container.clone()))
     }
 
     /// What the files say of the container `id`, the best first. Of an id in free text, which
@@ -203,9 +214,14 @@ impl Entry {
         self.metadata.state
     }
 
-    /// The best first: a name, then the backend that knows more.
-    pub fn order(&self) -> (bool, usize) {
-        (self.container.name.is_none(), self.rank)
+    /// The best first: what only root can have written, a name, then the backend that knows more.
+    pub fn order(&self) -> (bool, bool, usize) {
+        (self.is_users(), self.container.name.is_none(), self.rank)
+    }
+
+    /// A user may have written it.
+    fn is_users(&self) -> bool {
+        self.metadata.user.is_some()
     }
 
     pub fn source(&self) -> &Path {
@@ -220,6 +236,7 @@ fn best(entries: &[Entry]) -> Option<&Entry> {
 fn is_same_container(one: &Entry, other: &Entry) -> bool {
     let bundle = |entry: &Entry| entry.metadata.bundle.clone();
     one.container.id == other.container.id
+        && one.metadata.user == other.metadata.user
         && (one.source() == other.source()
             || (bundle(one).is_some() && bundle(one) == bundle(other)))
 }
@@ -231,7 +248,13 @@ fn merged(entries: &[Entry], entry: &Entry) -> Option<Vec<Entry>> {
         return None;
     }
     let mut entries = entries.to_vec();
-    entries.retain(|old| old.source() != entry.source() || old.container.id != entry.container.id);
+    // The same directory may be root's, and named by a user as his: his does not replace root's.
+    let is_older = |old: &Entry| {
+        old.source() == entry.source()
+            && old.container.id == entry.container.id
+            && old.is_users() == entry.is_users()
+    };
+    entries.retain(|old| !is_older(old));
     entries.push(entry.clone());
     Some(entries)
 }
@@ -239,22 +262,26 @@ fn merged(entries: &[Entry], entry: &Entry) -> Option<Vec<Entry>> {
 /// The cgroups of a container that is running now. A kernfs id is the inode of the directory and is
 /// never used again (Linux 5.5 and later, 64-bit), so that the key stays true for late events.
 fn keys_of(metadata: &Metadata, cgroups: &dyn CgroupFs) -> Vec<CgroupKey> {
+    let directories = match &metadata.placement {
+        Placement::Unsaid => return Vec::new(),
+        Placement::Mounted(directories) => directories.clone(),
+        Placement::InHierarchies(path) => {
+            let below = path.trim_start_matches('/');
+            cgroups.mounts().into_iter().map(|(_, mount)| mount.join(below)).collect()
+        }
+    };
     // A state that outlived its container names cgroups that may be another's by now.
-    if metadata.init.is_some_and(|init| !init.is_running()) {
+    if metadata.first_process().is_some_and(|init| !init.is_running()) {
         return Vec::new();
     }
-    match &metadata.placement {
-        Placement::Unsaid => Vec::new(),
-        Placement::Mounted(directories) => {
-            directories.iter().filter_map(|directory| cgroups.key_of_directory(directory)).collect()
-        }
-        Placement::InHierarchies(path) => {
-            let key = |(hierarchy, _)| {
-                Some(CgroupKey { hierarchy, id: cgroups.id_of_path(hierarchy, path)? })
-            };
-            cgroups.mounts().into_iter().filter_map(key).collect()
-        }
-    }
+    let key = |directory: &PathBuf| {
+        let key = cgroups.key_of_directory(directory)?;
+        let Some(user) = metadata.user else { return Some(key) };
+        // A user's word is good for the cgroups that were given to him.
+        let found = directory.symlink_metadata().ok()?;
+        (user != 0 && found.uid() == user && found.ino() == key.id).then_some(key)
+    };
+    directories.iter().filter_map(key).collect()
 }
 
 /// About what an entry takes.

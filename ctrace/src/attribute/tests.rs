@@ -5,6 +5,7 @@ use crate::event::Runtime;
 
 mod lifecycle;
 mod processes;
+mod users;
 
 pub(crate) const A: &str = "b9771916bc00f40a419cbc2966299fdfd336c3a44be2f031cf6785d7f6f88924";
 pub(crate) const B: &str = "eeb616351073049baabdcf877af9928fc984fc5155f5177012221b650a672b12";

@@ -64,13 +64,19 @@ pub fn escape(text: &str) -> String {
             character if character.is_control() && (character as u32) < 0x100 => {
                 safe.push_str(&format!("\\x{:02x}", character as u32));
             }
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                safe.extend(character.escape_unicode());
-            }
+            character if is_turning(character) => safe.extend(character.escape_unicode()),
             character => safe.push(character),
         }
     }
     safe
+}
+
+/// The characters of Unicode's property Bidi_Control, and the separators of lines and paragraphs.
+fn is_turning(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 #[cfg(test)]
@@ -106,6 +112,18 @@ mod tests {
     #[test]
     fn hostile_text_is_escaped() {
         assert_eq!(escape("a\x1b[31m\nb\u{202e}"), "a\\x1b[31m\\nb\\u{202e}");
+    }
+
+    /// PropList.txt of Unicode: Bidi_Control.
+    #[test]
+    fn the_direction_of_writing_is_not_turned() {
+        for turning in "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\
+                        \u{2067}\u{2068}\u{2069}"
+            .chars()
+        {
+            let plain = format!("\\u{{{:x}}}", turning as u32);
+            assert_eq!(escape(&format!("a{turning}b")), format!("a{plain}b"));
+        }
     }
 
     proptest! {

@@ -236,6 +236,15 @@ fn only_slices_are_plain_host() {
     assert!(!is_plain_host("/a.slice:b.slice"));
 }
 
+#[test]
+fn who_may_name_cgroups() {
+    let path = "/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope";
+    assert_eq!(user(path), Some((1000, 3)));
+    for path in ["/user.slice/user-0.slice/user@0.service/x", "/user@x.service", "/docker"] {
+        assert_eq!(user(path), None, "{path}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -9,11 +9,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Backend, Files, IdIn, Init, Metadata, Store, id_of, oci, said};
+use super::{Backend, Files, IdIn, Init, Metadata, Store, file, id_of, oci, said};
 use crate::event::{Container, Pod, Runtime};
 
 /// Where containerd keeps its tasks' bundles, below its state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
+
+/// The file of a bundle that has the pid of the first process.
+const INIT: &str = "init.pid";
 
 fn stores(states: &[PathBuf], file: &'static str) -> Vec<Store> {
     let store = |state: &PathBuf| Store {
@@ -22,6 +25,7 @@ fn stores(states: &[PathBuf], file: &'static str) -> Vec<Store> {
         file: Files::Named(file),
         id: IdIn::Directory(2),
         runtime: Some(Runtime::Containerd),
+        is_users: false,
     };
     states.iter().map(store).collect()
 }
@@ -79,6 +83,17 @@ impl Backend for Containerd {
     }
 }
 
+/// The first process of the task whose bundle that is; absent where it was not started yet.
+pub fn init(bundle: &Path) -> Option<Init> {
+    let content = file::read(&bundle.join(INIT), file::MAX_USERS_BYTES).ok()??;
+    parse_init(&content.bytes)
+}
+
+fn parse_init(content: &[u8]) -> Option<Init> {
+    let pid = std::str::from_utf8(content).ok()?.trim().parse().ok()?;
+    Some(Init { pid, start_ticks: None })
+}
+
 /// The pid of each task's first process, whatever low-level runtime started it.
 pub struct InitPid {
     stores: Vec<Store>,
@@ -87,7 +102,7 @@ pub struct InitPid {
 impl InitPid {
     /// As [`Containerd::new`].
     pub fn new(states: &[PathBuf]) -> Self {
-        Self { stores: stores(states, "init.pid") }
+        Self { stores: stores(states, INIT) }
     }
 }
 
@@ -97,14 +112,13 @@ impl Backend for InitPid {
     }
 
     fn parse(&self, store: &Store, path: &Path, content: &[u8]) -> Result<Vec<Metadata>, String> {
-        let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
-        let pid = text.trim().parse().map_err(|_| "no pid")?;
+        let init = parse_init(content).ok_or("no pid")?;
         let bundle = path.parent().ok_or("no bundle")?;
         let runtime = runtime(store, bundle);
         let container = Container { id: id_of(path)?, runtime, ..Container::default() };
         Ok(vec![Metadata {
             bundle: Some(bundle.to_owned()),
-            init: Some(Init { pid, start_ticks: None }),
+            init: Some(init),
             ..Metadata::new(path, container)
         }])
     }

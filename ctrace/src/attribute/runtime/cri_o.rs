@@ -29,6 +29,7 @@ impl CriO {
             file: Files::Named("config.json"),
             id: IdIn::Directory(1),
             runtime: None,
+            is_users: false,
         };
         Self { stores: directories(storages).map(store).collect() }
     }

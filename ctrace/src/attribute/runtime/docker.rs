@@ -28,6 +28,7 @@ impl Docker {
             file: Files::Named("config.v2.json"),
             id: IdIn::Directory(1),
             runtime: Some(Runtime::Docker),
+            is_users: false,
         };
         Self { stores: data_roots.iter().map(store).collect() }
     }

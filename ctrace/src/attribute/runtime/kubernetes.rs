@@ -51,6 +51,7 @@ impl Logs {
             file: Files::Names,
             id: IdIn::FileName,
             runtime: None,
+            is_users: false,
         };
         Self { stores: directories.iter().map(store).collect() }
     }

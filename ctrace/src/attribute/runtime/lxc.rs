@@ -20,6 +20,7 @@ impl Lxc {
             file: Files::Named("config"),
             id: IdIn::Directory(1),
             runtime: Some(Runtime::Lxc),
+            is_users: false,
         };
         Self { stores: paths.iter().map(store).collect() }
     }

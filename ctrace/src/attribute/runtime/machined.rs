@@ -24,6 +24,7 @@ impl Machined {
             file: Files::Any,
             id: IdIn::FileName,
             runtime: None,
+            is_users: false,
         };
         Self { stores: directories.iter().map(store).collect() }
     }

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use super::cgroup::is_hex64;
 pub use crate::event::State;
 use crate::event::{Container, Runtime};
+use file::Content;
 
 /// Files of one kind: `<root>/<depth names>/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Store {
     pub id: IdIn,
     /// Whose containers these are, where the store says so.
     pub runtime: Option<Runtime>,
+    /// Any user can write what he likes there.
+    pub is_users: bool,
 }
 
 /// Which entries of a directory are of interest. Hidden ones are only where they are named: they are
@@ -67,6 +70,9 @@ pub struct Metadata {
     pub container: Container,
     /// The file that says so.
     pub source: PathBuf,
+    /// uid of the file's owner, where it may not be what root's runtimes wrote: that uid is not
+    /// root's, or the directory is a user's.
+    pub user: Option<u32>,
     /// The OCI bundle: ties a low-level runtime's state to its engine's metadata.
     pub bundle: Option<PathBuf>,
     pub placement: Placement,
@@ -90,11 +96,18 @@ impl Metadata {
         Self {
             container,
             source: source.to_owned(),
+            user: None,
             bundle: None,
             placement: Placement::Unsaid,
             init: None,
             state: None,
         }
+    }
+
+    /// The first process, where this file says, or the one that containerd keeps beside it.
+    pub fn first_process(&self) -> Option<Init> {
+        let bundle = self.bundle.as_deref().filter(|bundle| self.source.parent() == Some(bundle));
+        self.init.or_else(|| containerd::init(bundle?))
     }
 }
 
@@ -159,21 +172,52 @@ pub fn backends(roots: &roots::Roots) -> Vec<Box<dyn Backend>> {
         Box::new(containerd::InitPid::new(containerd)),
         Box::new(kubernetes::Logs::new(kubernetes)),
     ];
-    backends.extend(users.iter().flat_map(|users| self::backends(users)));
+    for backend in users.iter().flat_map(|users| self::backends(users)) {
+        backends.push(Box::new(OfUsers::new(backend)));
+    }
     backends
+}
+
+/// A backend on the directories of users.
+struct OfUsers {
+    backend: Box<dyn Backend>,
+    stores: Vec<Store>,
+}
+
+impl OfUsers {
+    fn new(backend: Box<dyn Backend>) -> Self {
+        let of_users = |store: &Store| Store { is_users: true, ..store.clone() };
+        Self { stores: backend.stores().iter().map(of_users).collect(), backend }
+    }
+}
+
+impl Backend for OfUsers {
+    fn stores(&self) -> &[Store] {
+        &self.stores
+    }
+
+    fn parse(&self, store: &Store, path: &Path, content: &[u8]) -> Result<Vec<Metadata>, String> {
+        self.backend.parse(store, path, content)
+    }
 }
 
 /// Reads one file of `store`.
 pub fn read(backend: &dyn Backend, store: &Store, path: &Path) -> Lookup {
+    let max = if store.is_users { file::MAX_USERS_BYTES } else { file::MAX_BYTES };
     let content = match store.file {
-        Files::Names => Ok(Some(Vec::new())),
-        Files::Named(_) | Files::Any => file::read(path),
+        // In a directory of root's own; the name may be gone by now, and counts all the same.
+        Files::Names => Ok(Some(Content { bytes: Vec::new(), owner: 0 })),
+        Files::Named(_) | Files::Any => file::read(path, max),
     };
     match content {
         Ok(None) => Lookup::Unknown,
-        Ok(Some(content)) => match backend.parse(store, path, &content) {
+        Ok(Some(Content { bytes, owner })) => match backend.parse(store, path, &bytes) {
             Ok(found) if found.is_empty() => Lookup::Unknown,
-            Ok(found) => Lookup::Found(found),
+            Ok(mut found) => {
+                let user = (store.is_users || owner != 0).then_some(owner);
+                found.iter_mut().for_each(|metadata| metadata.user = user);
+                Lookup::Found(found)
+            }
             Err(reason) => Lookup::Unreadable(format!("{}: {reason}", path.display())),
         },
         Err(error) => Lookup::Unreadable(format!("{}: {error}", path.display())),
@@ -299,6 +343,7 @@ fn state_stores(
         file: Files::Named(file),
         id: IdIn::Directory(depth),
         runtime,
+        is_users: false,
     };
     let own = roots.iter().map(|root| store(root, 1, Some(runtime)));
     own.chain(namespaced.iter().map(|root| store(root, 2, Some(Runtime::Containerd)))).collect()

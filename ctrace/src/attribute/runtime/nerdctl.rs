@@ -22,6 +22,7 @@ impl Nerdctl {
             file: Files::Any,
             id: IdIn::Content,
             runtime: Some(Runtime::Nerdctl),
+            is_users: false,
         };
         Self { stores: data_roots.iter().map(store).collect() }
     }

@@ -37,6 +37,7 @@ impl Podman {
                 file: Files::Named(file),
                 id: IdIn::Content,
                 runtime: Some(Runtime::Podman),
+                is_users: false,
             })
         };
         Self { stores: directories(storages).flat_map(store).collect() }

@@ -1,16 +1,20 @@
 //! Where the runtimes of this host keep their files.
 //!
 //! The usual directories are taken whether or not they exist; others where a configuration file or
-//! the command line of a running daemon names them. Nothing is asked of a daemon.
+//! the command line of a running daemon names them. Nothing is asked of a daemon. Users' directories
+//! are found apart from root's ([`discovery`]).
 
 mod config;
 mod daemons;
+pub mod discovery;
+mod mounts;
 
 use std::path::{Path, PathBuf};
 
 use super::{file, subdirectories};
 use config::Docker;
 use daemons::Daemon;
+use mounts::Mounts;
 
 /// Directories, by runtime. They need not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,12 +50,23 @@ struct User {
 }
 
 impl Roots {
-    /// The directories of this host.
-    pub fn discover() -> Self {
-        Self::of(Path::new("/"), &daemons::running(Path::new("/proc")))
+    /// The directories of this host, without those of users.
+    fn of_host() -> Self {
+        Self::of(Path::new("/"), &daemons::running(Path::new("/proc"), false))
     }
 
-    /// The directories of the host whose root directory is `host`, where `daemons` run.
+    /// The directories of this host's users. A home may be on a server that does not answer, and then
+    /// this does not either.
+    fn of_hosts_users() -> Self {
+        let daemons = daemons::running(Path::new("/proc"), true);
+        Self::of_users(Path::new("/"), &daemons, &Mounts::of_host())
+    }
+
+    fn with_users(self, users: Self) -> Self {
+        Self { users: (users != Self::default()).then(|| Box::new(users)), ..self }
+    }
+
+    /// The directories of the host whose root directory is `host`, where root's `daemons` run.
     fn of(host: &Path, daemons: &[Daemon]) -> Self {
         let at = |path: &str| host.join(path.trim_start_matches('/'));
         let mut docker = Docker::of_config(&config::read(&at("/etc/docker/daemon.json")));
@@ -60,7 +75,7 @@ impl Roots {
         let mut containerd = vec![at("/run/containerd"), at("/run/k3s/containerd")];
         containerd
             .extend(config::containerd_state(&config::read(&at("/etc/containerd/config.toml"))));
-        for daemon in daemons.iter().filter(|daemon| !daemon.is_rootless) {
+        for daemon in daemons {
             docker.merge(Docker::of_daemon(daemon, config::read));
             containerd.extend(config::containerd_states(daemon, config::read));
         }
@@ -75,7 +90,7 @@ impl Roots {
         nerdctl.extend(subdirectories(&at("/var/lib/nerdctl")));
         // crun's is there when root started it out of a login session.
         let low_level = |name: &str| vec![at("/run").join(name), at("/run/user/0").join(name)];
-        let mut roots = Self {
+        let roots = Self {
             lxc,
             nerdctl,
             podman,
@@ -85,8 +100,6 @@ impl Roots {
             kubernetes: vec![at("/var/log/containers")],
             ..Self::with(docker, containerd)
         };
-        let users = Self::of_users(host, daemons).sorted();
-        roots.users = (users != Self::default()).then(|| Box::new(users));
         roots.sorted()
     }
 
@@ -107,12 +120,13 @@ impl Roots {
         Self { docker: data_roots, containerd, namespaced, ..Self::default() }
     }
 
-    /// The directories of users. Only those that exist: there are many homes and few with containers.
-    fn of_users(host: &Path, daemons: &[Daemon]) -> Self {
+    /// The directories of users, whose `daemons` run. Only those that exist: there are many homes and few
+    /// with containers. None on a remote file system: events would wait for it.
+    fn of_users(host: &Path, daemons: &[Daemon], mounts: &Mounts) -> Self {
         let (mut docker, mut containerd) = (Docker::default(), Vec::new());
         let (mut podman, mut nerdctl) = (Vec::new(), Vec::new());
         let (mut runc, mut crun) = (Vec::new(), Vec::new());
-        for User { uid, home } in users(host) {
+        for User { uid, home } in users(host, mounts) {
             let docker_config = home.join(".config/docker/daemon.json");
             let storage_config = home.join(".config/containers/storage.conf");
             // Root's is what the system's files say, and its home is no place for containers.
@@ -133,12 +147,12 @@ impl Roots {
             runc.push(session.join("runc"));
             crun.push(session.join("crun"));
         }
-        for daemon in daemons.iter().filter(|daemon| daemon.is_rootless) {
+        for daemon in daemons {
             docker.merge(Docker::of_daemon(daemon, config::read_users));
             containerd.extend(config::containerd_states(daemon, config::read_users));
         }
         let roots = Self { nerdctl, podman, runc, crun, ..Self::with(docker, containerd) };
-        roots.existing()
+        roots.existing(mounts).sorted()
     }
 
     fn lists(&mut self) -> [&mut Vec<PathBuf>; 10] {
@@ -160,9 +174,15 @@ impl Roots {
         [a, b, c, d, lxc, machined, e, f, g, kubernetes]
     }
 
-    fn existing(mut self) -> Self {
+    fn existing(mut self, mounts: &Mounts) -> Self {
+        let is_near = |path: &Path| !mounts.is_remote(path);
+        let is_there = |path: &PathBuf| {
+            // A link may lead elsewhere.
+            is_near(path)
+                && path.canonicalize().is_ok_and(|found| is_near(&found) && found.is_dir())
+        };
         for list in self.lists() {
-            list.retain(|path| path.is_dir());
+            list.retain(is_there);
         }
         self
     }
@@ -178,7 +198,7 @@ impl Roots {
 }
 
 /// Users with a home in `/etc/passwd` or below `/home`, where those of a directory service are.
-fn users(host: &Path) -> Vec<User> {
+fn users(host: &Path, mounts: &Mounts) -> Vec<User> {
     let passwd = config::read(&host.join("etc/passwd"));
     let passwd = String::from_utf8_lossy(&passwd);
     let of_line = |line: &str| {
@@ -189,11 +209,13 @@ fn users(host: &Path) -> Vec<User> {
         (home != host).then_some(User { uid: Some(uid), home })
     };
     let mut users: Vec<User> = passwd.lines().filter_map(of_line).collect();
-    for home in subdirectories(&host.join("home")) {
+    let homes = host.join("home");
+    for home in if mounts.is_remote(&homes) { Vec::new() } else { subdirectories(&homes) } {
         if users.iter().all(|user| user.home != home) {
             users.push(User { uid: None, home });
         }
     }
+    users.retain(|user| !mounts.is_remote(&user.home));
     users
 }
 

@@ -4,7 +4,8 @@ use super::*;
 use crate::attribute::runtime::IdIn;
 
 fn store(root: PathBuf, depth: usize) -> Store {
-    Store { root, depth, file: Files::Named("f"), id: IdIn::Directory(depth), runtime: None }
+    let (file, id) = (Files::Named("f"), IdIn::Directory(depth));
+    Store { root, depth, file, id, runtime: None, is_users: false }
 }
 
 fn paths(written: Vec<Written>) -> Vec<PathBuf> {

@@ -1,7 +1,6 @@
 //! What configuration files and command lines say about directories. Parsing is pure.
 
-use std::fs;
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,21 +11,16 @@ use super::file;
 /// The configuration file of an administrator, who may have made it a link; empty where there is
 /// none to read.
 pub fn read(path: &Path) -> Vec<u8> {
-    // A FIFO would block.
-    if !path.is_file() {
-        return Vec::new();
-    }
-    let mut content = Vec::new();
-    let file = fs::File::open(path).map(|file| file.take(file::MAX_BYTES));
-    match file.and_then(|mut file| file.read_to_end(&mut content)) {
-        Ok(_) => content,
-        Err(_) => Vec::new(),
-    }
+    content(file::read_linked(path, file::MAX_BYTES))
 }
 
 /// The configuration file of a user; empty where there is none to read.
 pub fn read_users(path: &Path) -> Vec<u8> {
-    file::read(path).ok().flatten().unwrap_or_default()
+    content(file::read(path, file::MAX_USERS_BYTES))
+}
+
+fn content(read: io::Result<Option<file::Content>>) -> Vec<u8> {
+    read.ok().flatten().map(|content| content.bytes).unwrap_or_default()
 }
 
 /// What dockerd was told.
@@ -144,11 +138,13 @@ fn toml_path(content: &[u8], section: &str, key: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn daemon(program: Program, line: &str) -> Daemon {
         let arguments = line.split(' ').map(String::from).collect();
-        Daemon { program, arguments, is_rootless: false }
+        Daemon { program, arguments }
     }
 
     fn paths(list: &[&str]) -> Vec<PathBuf> {
@@ -222,5 +218,22 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!((read(&link), read_users(&link)), (b"x".to_vec(), Vec::new()));
         assert_eq!((read(directory.path()), read_users(&file)), (Vec::new(), b"x".to_vec()));
+    }
+    /// As `/proc/kmsg`, that blocks, or `trace_pipe`, whose readers take lines away from each other.
+    #[test]
+    fn what_the_kernel_makes_up_is_no_configuration() {
+        for read in [read, read_users] {
+            assert_eq!(read(Path::new("/proc/self/status")), b"");
+            assert_eq!(read(Path::new("/dev/zero")), b"");
+        }
+    }
+
+    #[test]
+    fn a_fifo_does_not_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        assert_eq!((read(&fifo), read_users(&fifo)), (Vec::new(), Vec::new()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Ancestors that are looked at. A rootless dockerd is a grandchild or great-grandchild of
@@ -19,12 +20,12 @@ pub enum Program {
 pub struct Daemon {
     pub program: Program,
     pub arguments: Vec<String>,
-    /// Below rootlesskit, in a mount namespace of its own, where the paths are the host's.
-    pub is_rootless: bool,
 }
 
-/// The daemons in `proc`. One in a container has paths of that container: it is not the host's.
-pub fn running(proc: &Path) -> Vec<Daemon> {
+/// The daemons in `proc`. One in a container has paths of that container: it is not the host's. One in
+/// the host's mount namespace is root's: any user can run something of that name. A rootless one is
+/// below rootlesskit, in a mount namespace of its own, where the paths are the host's.
+pub fn running(proc: &Path, rootless: bool) -> Vec<Daemon> {
     let host = mount_namespace(&proc.join("1"));
     // The first process may not let itself be looked at; then the files that are read are those of
     // this process.
@@ -45,9 +46,13 @@ pub fn running(proc: &Path) -> Vec<Daemon> {
             _ => continue,
         };
         let is_hosts = mount_namespace(&process).is_some_and(|own| own == host);
-        let is_rootless = !is_hosts && is_below_rootlesskit(proc, &process, &host);
-        if is_hosts || is_rootless {
-            daemons.push(Daemon { program, arguments: arguments(&process), is_rootless });
+        let is_wanted = if rootless {
+            !is_hosts && is_below_rootlesskit(proc, &process, &host)
+        } else {
+            is_hosts && is_roots(&process)
+        };
+        if is_wanted {
+            daemons.push(Daemon { program, arguments: arguments(&process) });
         }
     }
     daemons
@@ -76,12 +81,25 @@ fn comm(process: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned())
 }
 
-/// `PPid` of `/proc/PID/status`.
+/// Whether root started the process: all its uids are 0, and not because the program is set-uid, which
+/// a user can call by any name.
+fn is_roots(process: &Path) -> bool {
+    let uids = status(process, "Uid:");
+    let is_root = uids.is_some_and(|uids| uids.split_whitespace().all(|uid| uid == "0"));
+    let program = fs::metadata(process.join("exe"));
+    is_root && program.is_ok_and(|program| program.mode() & libc::S_ISUID == 0)
+}
+
 fn parent(process: &Path) -> Option<OsString> {
+    let pid = status(process, "PPid:")?;
+    pid.parse::<u32>().ok().filter(|pid| *pid != 0).map(|pid| pid.to_string().into())
+}
+
+/// A line of `/proc/PID/status`, without its `key`.
+fn status(process: &Path, key: &str) -> Option<String> {
     let status = fs::read(process.join("status")).ok()?;
     let status = String::from_utf8_lossy(&status);
-    let pid = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
-    pid.parse::<u32>().ok().filter(|pid| *pid != 0).map(|pid| pid.to_string().into())
+    status.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()))
 }
 
 fn arguments(process: &Path) -> Vec<String> {
@@ -92,7 +110,8 @@ fn arguments(process: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::iter;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -103,15 +122,18 @@ mod tests {
         fs::create_dir_all(directory.join("ns")).unwrap();
         symlink(mnt, directory.join("ns/mnt")).unwrap();
         fs::write(directory.join("comm"), format!("{comm}\n")).unwrap();
-        let status = format!("Name:\t{comm}\nUmask:\t0022\nPPid:\t{parent}\nUid:\t0\n");
+        let status = format!("Name:\t{comm}\nPPid:\t{parent}\nUid:\t0\t0\t0\t0\nGid:\t0\n");
         fs::write(directory.join("status"), status).unwrap();
+        fs::write(directory.join("exe"), "").unwrap();
         fs::write(directory.join("cmdline"), line.replace(' ', "\0") + "\0").unwrap();
     }
 
     fn found(proc: &Path) -> Vec<(String, bool)> {
-        let daemons = running(proc).into_iter();
-        let mut found: Vec<_> =
-            daemons.map(|daemon| (daemon.arguments.join(" "), daemon.is_rootless)).collect();
+        let mut found: Vec<_> = [false, true]
+            .into_iter()
+            .flat_map(|rootless| running(proc, rootless).into_iter().zip(iter::repeat(rootless)))
+            .map(|(daemon, rootless)| (daemon.arguments.join(" "), rootless))
+            .collect();
         found.sort();
         found
     }
@@ -152,5 +174,25 @@ mod tests {
         assert_eq!(found(proc), []);
         symlink("10", proc.join("self")).unwrap();
         assert_eq!(found(proc), [("dockerd".to_owned(), false)]);
+    }
+
+    #[test]
+    fn what_a_user_calls_a_daemon_is_none() {
+        let proc = tempfile::tempdir().unwrap();
+        let proc = proc.path();
+        for (pid, uids, mode) in [
+            (1, "0\t0\t0\t0", 0o755),
+            (2, "1000\t1000\t1000\t1000", 0o755),
+            (3, "1000\t0\t0\t0", 0o4755),
+            // As sudo while it asks for the password.
+            (4, "0\t0\t0\t0", 0o4755),
+            (5, "root", 0o755),
+        ] {
+            process(proc, pid, 0, "dockerd", HOST, &format!("dockerd {pid}"));
+            let at = |name: &str| proc.join(pid.to_string()).join(name);
+            fs::write(at("status"), format!("Uid:\t{uids}\n")).unwrap();
+            fs::set_permissions(at("exe"), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        assert_eq!(found(proc), [("dockerd 1".to_owned(), false)]);
     }
 }

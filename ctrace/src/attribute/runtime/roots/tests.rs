@@ -14,8 +14,8 @@ fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
     host
 }
 
-fn daemon(program: Program, line: &str, is_rootless: bool) -> Daemon {
-    Daemon { program, arguments: line.split(' ').map(String::from).collect(), is_rootless }
+fn daemon(program: Program, line: &str) -> Daemon {
+    Daemon { program, arguments: line.split(' ').map(String::from).collect() }
 }
 
 /// The directories of `list`, without the host's own.
@@ -64,14 +64,12 @@ fn configurations_and_daemons_add_to_them() {
         ("var/lib/nerdctl/0badcafe/names/.keep", ""),
     ]);
     let daemons = [
-        daemon(Program::Dockerd, "dockerd --data-root /d2", false),
-        daemon(Program::Containerd, "containerd --state /s2", false),
-        daemon(Program::Dockerd, "dockerd --data-root /users", true),
+        daemon(Program::Dockerd, "dockerd --data-root /d2"),
+        daemon(Program::Containerd, "containerd --state /s2"),
     ];
     let roots = Roots::of(host.path(), &daemons);
     let has = |list: &[PathBuf], path: &str| list.contains(&PathBuf::from(path));
     assert!(has(&roots.docker, "/d1") && has(&roots.docker, "/d2"));
-    assert!(!has(&roots.docker, "/users"));
     assert!(has(&roots.containerd, "/s1") && has(&roots.containerd, "/s2"));
     assert!(has(&roots.containerd, "/e1/containerd/daemon"));
     assert!(has(&roots.namespaced, "/s2/runc") && has(&roots.namespaced, "/e1/runtime-runc"));
@@ -96,15 +94,23 @@ fn users_directories_are_taken_where_they_exist() {
         (&format!("home/guest/{storage}/.keep"), ""),
         (&format!("root/{storage}/.keep"), ""),
         ("home/bob/.local/share/docker/containers/.keep", ""),
+        // On another machine.
+        ("home/eve/.local/share/docker/containers/.keep", ""),
         ("run/user/1000/crun/.keep", ""),
         ("run/user/1000/containers/.keep", ""),
         ("run/user/1001/docker/containerd/daemon/.keep", ""),
         ("run/user/1001/docker/runtime-runc/moby/.keep", ""),
         ("run/user/0/crun/.keep", ""),
+        ("srv/rootless/containers/.keep", ""),
+        ("srv/server/containers/.keep", ""),
     ]);
-    let roots = Roots::of(host.path(), &[]);
-    assert_eq!(below(host.path(), &roots.crun), ["/run/crun", "/run/user/0/crun"]);
-    let users = roots.users.unwrap();
+    std::os::unix::fs::symlink(host.path().join("srv/server"), host.path().join("link")).unwrap();
+    let daemons = ["srv/rootless", "srv/server", "link"].map(|root| {
+        let root = host.path().join(root);
+        daemon(Program::Dockerd, &format!("dockerd --data-root {}", root.display()))
+    });
+    let remote = Mounts::remote(&["home/eve", "srv/server"].map(|point| host.path().join(point)));
+    let users = Roots::of_users(host.path(), &daemons, &remote);
     let below = |list| below(host.path(), list);
     assert_eq!(
         below(&users.podman),
@@ -114,7 +120,7 @@ fn users_directories_are_taken_where_they_exist() {
             "/srv/ann/.local/share/containers/storage",
         ]
     );
-    assert_eq!(below(&users.docker), ["/home/bob/.local/share/docker"]);
+    assert_eq!(below(&users.docker), ["/home/bob/.local/share/docker", "/srv/rootless"]);
     assert_eq!(below(&users.containerd), ["/run/user/1001/docker/containerd/daemon"]);
     assert_eq!(below(&users.namespaced), ["/run/user/1001/docker/runtime-runc"]);
     assert_eq!(below(&users.crun), ["/run/user/1000/crun"]);
@@ -127,7 +133,7 @@ fn users_directories_are_taken_where_they_exist() {
 fn this_hosts_are_found_in_no_time() {
     let times = (0..5).map(|_| {
         let began = Instant::now();
-        let roots = Roots::discover();
+        let roots = Roots::of_host().with_users(Roots::of_hosts_users());
         assert!(roots.docker.contains(&"/var/lib/docker".into()));
         began.elapsed()
     });
