@@ -63,6 +63,8 @@ offsets! {
         signal_oom_score_adj,
         /// `signal_struct.live`
         signal_live,
+        /// 1 where `sched_process_exit` says whether the thread is the last of its process.
+        exit_group_dead,
         /// `signal_struct.flags`
         signal_flags,
         /// `signal_struct.group_exit_code`

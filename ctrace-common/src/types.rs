@@ -166,16 +166,16 @@ pub struct TaskIdentity {
     /// Inode of the network namespace.
     pub net_ns: u32,
     /// Bits: the constants of [`TaskIdentity`].
-    pub flags: u32,
+    pub flags: u16,
+    /// How many pid namespaces are around its own; 0: it is in the initial one.
+    pub pid_ns_level: u16,
     /// Name of the task, NUL-padded, any bytes.
     pub comm: [u8; COMM_LEN],
 }
 
 impl TaskIdentity {
     /// `uid` was read.
-    pub const HAS_UID: u32 = 1;
+    pub const HAS_UID: u16 = 1;
     /// It is a thread of the kernel's own.
-    pub const KERNEL_THREAD: u32 = 2;
-    /// Its pid namespace is not the initial one.
-    pub const NESTED_PID_NS: u32 = 4;
+    pub const KERNEL_THREAD: u16 = 2;
 }

@@ -1,7 +1,7 @@
 //! The only ring buffers, and the only place that counts what did not fit.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
@@ -41,9 +41,14 @@ pub fn send(kind: Kind, record: &[u8]) {
         Ring::Lifecycle => &LIFECYCLE,
         Ring::Bulk => &BULK,
     };
-    // A fork is only of interest to an event, which wakes the collector itself.
-    let flags =
-        if matches!(kind, Kind::Fork) && has_room(ring) { BPF_RB_NO_WAKEUP as u64 } else { 0 };
+    let flags = match (kind, kind.ring()) {
+        // A fork is only of interest to an event, which wakes the collector itself.
+        (Kind::Fork, _) if has_room(ring) => BPF_RB_NO_WAKEUP as u64,
+        // Without a flag the kernel wakes the collector only for the record that it waits for, and
+        // that may be a fork that woke nobody.
+        (_, Ring::Lifecycle) => BPF_RB_FORCE_WAKEUP as u64,
+        (_, Ring::Rare | Ring::Bulk) => 0,
+    };
     if ring.output::<[u8]>(record, flags).is_err() {
         lost(kind);
     }

@@ -84,8 +84,8 @@ impl Task {
         identity.ppid = parent.read(global!(TASK_OFFSETS, tgid));
         identity.uid = cred.read(global!(TASK_OFFSETS, cred_uid));
         let kernel_thread = self.flags() & PF_KTHREAD != 0;
-        identity.flags = (!cred.is_null() as u32 * TaskIdentity::HAS_UID)
-            | (kernel_thread as u32 * TaskIdentity::KERNEL_THREAD);
+        identity.flags = (!cred.is_null() as u16 * TaskIdentity::HAS_UID)
+            | (kernel_thread as u16 * TaskIdentity::KERNEL_THREAD);
         identity.mnt_ns = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));
         identity.mnt_ns_id = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_id));
         identity.net_ns = net_ns.read(global!(TASK_OFFSETS, net_inum));
@@ -101,6 +101,6 @@ impl Task {
         let pid_ns = own.follow(global!(TASK_OFFSETS, upid_ns));
         identity.pid_ns = pid_ns.read(global!(TASK_OFFSETS, pid_ns_inum));
         identity.pid_ns_id = pid_ns.read(global!(TASK_OFFSETS, pid_ns_id));
-        identity.flags |= (level != 0) as u32 * TaskIdentity::NESTED_PID_NS;
+        identity.pid_ns_level = level as u16;
     }
 }

@@ -1,13 +1,16 @@
 //! Draining the rings, and keeping count of what was lost.
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use ctrace_common::{Header, Kind, Place};
+use ctrace_common::{Header, Kind, Place, Ring};
+use rustc_hash::FxHashMap;
 use zerocopy::FromBytes;
 
 use crate::event::Lost;
 
 /// Records taken before the losses are looked at again: in a flood the ring is never empty.
 const BATCH: usize = 256;
+/// Places that are remembered as denied: the programs remember no more either.
+const MAX_DENIED: usize = 32 << 10;
 
 /// Takes records out of a ring until it is empty or a batch is full; returns whether it is empty.
 ///
@@ -22,11 +25,41 @@ pub fn drain(ring: &mut RingBuf<MapData>, mut handle: impl FnMut(Kind, &[u8])) -
     false
 }
 
+/// Takes out of a ring all that was in it at `now`, nanoseconds since boot; returns whether it is empty,
+/// which it never is in a flood.
+pub fn drain_until(
+    ring: &mut RingBuf<MapData>,
+    now: u64,
+    mut handle: impl FnMut(Kind, &[u8]),
+) -> bool {
+    let mut last = 0;
+    loop {
+        let is_empty = drain(ring, |kind, record| {
+            last = boot_ns(record);
+            handle(kind, record);
+        });
+        if is_empty || last >= now {
+            return is_empty;
+        }
+    }
+}
+
+/// When a record was made, nanoseconds since boot.
+pub fn boot_ns(record: &[u8]) -> u64 {
+    Header::read_from_prefix(record).map_or(0, |(header, _)| header.time_ns)
+}
+
 /// The kind of a record; absent where it is cut short or of no kind that this build knows. The
 /// object is embedded in the binary, so that cannot come from the ring.
 fn kind_of(record: &[u8]) -> Option<Kind> {
     let (header, _) = Header::read_from_prefix(record).ok()?;
     Kind::try_from(header.kind).ok()
+}
+
+/// Whether a loss is of cgroups that came or went, so that all cgroups are to be looked at anew. A fork
+/// tells nothing of them.
+pub fn is_of_cgroups(lost: &Lost) -> bool {
+    lost.ring == Ring::Lifecycle.name() && lost.kind != Kind::Fork.name()
 }
 
 /// The losses since they were last asked for.
@@ -63,32 +96,90 @@ impl Losses {
 
 /// What the programs are told of cgroups and mount namespaces.
 pub struct Places {
-    map: HashMap<MapData, [u8; size_of::<Place>()], u8>,
-    denied: Vec<(Place, u8)>,
+    map: HashMap<MapData, Key, u8>,
+    denied: Denied,
 }
 
+/// A [`Place`], which has no padding.
+type Key = [u8; size_of::<Place>()];
+
 impl Places {
-    pub fn new(map: HashMap<MapData, [u8; size_of::<Place>()], u8>) -> Self {
-        Self { map, denied: Vec::new() }
+    pub fn new(map: HashMap<MapData, Key, u8>) -> Self {
+        Self { map, denied: Denied::default() }
     }
 
     /// Says what is known of a place: bits of [`Place`].
     pub fn set(&mut self, place: Place, bits: u8) {
-        // Where it fails the programs send more than they need to.
-        let _ = self.map.insert(key(place), bits, 0);
-        if bits & Place::DENIED != 0 {
-            self.denied.push((place, bits));
+        if self.denied.is_full() {
+            self.allow_all();
         }
+        let key = zerocopy::transmute!(place);
+        self.denied.note(key, bits);
+        self.tell(key, bits);
     }
 
     /// Takes back all that was denied.
     pub fn allow_all(&mut self) {
-        for (place, bits) in std::mem::take(&mut self.denied) {
-            self.set(place, bits & !Place::DENIED);
+        for (key, bits) in self.denied.take() {
+            self.tell(key, bits & !Place::DENIED);
         }
+    }
+
+    fn tell(&mut self, key: Key, bits: u8) {
+        // Where it fails the programs send more than they need to.
+        let _ = self.map.insert(key, bits, 0);
     }
 }
 
-fn key(place: Place) -> [u8; size_of::<Place>()] {
-    zerocopy::transmute!(place)
+/// The places that are denied, with all that was said of them.
+#[derive(Default)]
+struct Denied(FxHashMap<Key, u8>);
+
+impl Denied {
+    fn note(&mut self, key: Key, bits: u8) {
+        if bits & Place::DENIED != 0 {
+            self.0.insert(key, bits);
+        } else {
+            self.0.remove(&key);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_DENIED
+    }
+
+    fn take(&mut self) -> FxHashMap<Key, u8> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_denied_once_or_not_at_all() {
+        let mut denied = Denied::default();
+        let key = |id| zerocopy::transmute!(Place::new(0, id));
+        for _ in 0..3 {
+            denied.note(key(1), Place::DENIED);
+            denied.note(key(2), Place::DENIED | Place::TELLS);
+        }
+        denied.note(key(3), Place::DENIED);
+        denied.note(key(3), Place::TELLS);
+        let expected = [(key(1), Place::DENIED), (key(2), Place::DENIED | Place::TELLS)];
+        assert_eq!(denied.take(), expected.into_iter().collect());
+        assert_eq!(denied.take(), FxHashMap::default());
+    }
+
+    #[test]
+    fn only_cgroups_need_a_walk() {
+        let is_walk = |kind: Kind| {
+            is_of_cgroups(&Lost { ring: kind.ring().name(), kind: kind.name(), count: 1 })
+        };
+        let walk: Vec<_> = Kind::ALL.into_iter().filter(|kind| is_walk(*kind)).collect();
+        let cgroups =
+            [Kind::CgroupMkdir, Kind::CgroupRmdir, Kind::CgroupRelease, Kind::CgroupRename];
+        assert_eq!(walk, cgroups);
+    }
 }

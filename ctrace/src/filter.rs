@@ -2,7 +2,7 @@
 
 use wildmatch::WildMatch;
 
-use crate::event::{Attribution, Container, Event, Pod, matches};
+use crate::event::{Attribution, Container, Event, Pod, Process, matches};
 
 /// What an event must be to be shown: one of each list that is not empty.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ impl Filter {
     pub fn wants(&self, event: &Event) -> bool {
         let Some(subject) = &event.subject else { return true };
         let counted_on = subject.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
-        self.wants_process(subject.process.pid)
+        self.wants_process(&subject.process)
             && (self.wants_path(&subject.attribution) || self.is_below(counted_on))
             && self.wants_container(&subject.attribution)
     }
@@ -46,8 +46,14 @@ impl Filter {
         place.is_partial || (self.wants_path(place) && self.wants_container(place))
     }
 
-    fn wants_process(&self, pid: Option<u32>) -> bool {
-        self.pids.is_empty() || pid.is_some_and(|pid| self.pids.contains(&pid))
+    /// Whether the process is asked for, whoever's it is.
+    pub fn wants_process(&self, process: &Process) -> bool {
+        self.pids.is_empty() || process.pid.is_some_and(|pid| self.pids.contains(&pid))
+    }
+
+    /// Whether anything is asked of pods, which may be known only to the runtime.
+    pub fn asks_of_pods(&self) -> bool {
+        !(self.pods.is_empty() && self.namespaces.is_empty())
     }
 
     fn wants_path(&self, attribution: &Attribution) -> bool {

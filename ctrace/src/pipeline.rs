@@ -4,6 +4,7 @@
 //! reader that stalls does not stop the drain. The channel between them is bounded, and what does
 //! not fit is counted.
 
+mod awaited;
 mod follow;
 mod turns;
 mod whose;
@@ -23,7 +24,6 @@ use tokio::{
     sync::mpsc,
     time::Instant,
 };
-use zerocopy::FromBytes;
 
 use crate::{
     attribute::{Attributor, CgroupFs},
@@ -46,7 +46,7 @@ const CHANNEL: usize = 4096;
 /// How long an event waits for its container's name, which is written about when the container
 /// starts.
 const NAME_WAIT: Duration = Duration::from_millis(250);
-/// Events that wait for a name; more go without.
+/// Events that wait for what a filter asks about their container; more are judged without.
 const MAX_HELD: usize = 4096;
 /// How often what is gone is forgotten, and lost records are made up for.
 const CARE: Duration = Duration::from_secs(1);
@@ -111,6 +111,7 @@ pub async fn run(
         sender: sender.clone(),
         losses: Losses::new(drops),
         held: VecDeque::new(),
+        unjudged: 0,
         is_tree_lossy: false,
         rare_ns: 0,
         bulk_ns: 0,
@@ -173,8 +174,10 @@ pub async fn run(
     router.drain_all(rare.get_mut());
     router.drain_all(bulk.get_mut());
     router.release(true);
+    router.report_unjudged();
     drop((rare, bulk, programs));
     router.flush_unsent();
+    router.count_unsent();
     let mut summary = std::mem::take(&mut router.summary);
     router.whose.sum_up(&mut summary);
     // The writer ends when no sender is left.
@@ -209,7 +212,7 @@ async fn batch(told: &mut Option<mpsc::Receiver<Vec<Container>>>) -> Option<Vec<
     }
 }
 
-/// An event that waits for its container's name.
+/// An event that waits for its container's name or pod.
 struct Held {
     event: Event,
     until: Instant,
@@ -222,8 +225,10 @@ struct Router {
     filter: Filter,
     sender: mpsc::Sender<Event>,
     losses: Losses,
-    /// In the order of their deadlines.
+    /// In the order that they came in.
     held: VecDeque<Held>,
+    /// Events that did not fit `held` and are left out because of it, not yet reported.
+    unjudged: u64,
     /// Records of cgroups that came or went were lost.
     is_tree_lossy: bool,
     /// All records of the ring before this time, nanoseconds since boot, are taken out.
@@ -241,11 +246,11 @@ impl Router {
         let begun = clock::boot_now();
         let mut last = 0;
         let is_empty = collect::drain(ring, |kind, record| {
-            last = boot_ns(record);
+            last = collect::boot_ns(record);
             self.record(kind, record);
         });
         for lost in self.losses.take() {
-            self.is_tree_lossy |= lost.ring == ctrace_common::Ring::Lifecycle.name();
+            self.is_tree_lossy |= collect::is_of_cgroups(&lost);
             self.lost(lost);
         }
         (if is_empty { begun } else { last.saturating_sub(DISORDER_NS) }, is_empty)
@@ -257,7 +262,8 @@ impl Router {
         let begun = clock::boot_now();
         loop {
             let (drained, is_empty) = self.drain(ring);
-            if is_empty || drained >= begun {
+            // `drained` allows for disorder, which would be waiting a second for records to come.
+            if is_empty || drained + DISORDER_NS >= begun {
                 return drained;
             }
         }
@@ -273,32 +279,38 @@ impl Router {
             self.summary.undecoded += 1;
             return;
         };
-        let now = boot_ns(record);
+        let now = collect::boot_ns(record);
         self.whose.attribute(&mut subject, payload.detail_mut(), now);
         decoder.complete(&subject, &mut payload);
-        let is_partial = subject.attribution.is_partial;
+        let wait = self.whose.wait(&subject.attribution);
+        let is_process_wanted = self.filter.wants_process(&subject.process);
         let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
-        if is_partial && self.held.len() < MAX_HELD {
-            self.held.push_back(Held { event, until: Instant::now() + NAME_WAIT });
-        } else if self.filter.wants(&event) {
-            self.send(event);
+        match wait {
+            Some(wait) if self.held.len() < MAX_HELD => {
+                self.held.push_back(Held { event, until: Instant::now() + wait });
+            }
+            _ if self.filter.wants(&event) => self.send(event),
+            // Nobody knows whether it was asked for.
+            Some(_) if is_process_wanted => self.unjudged += 1,
+            _ => {}
         }
     }
 
-    /// When the first event has waited long enough.
+    /// When an event has waited long enough.
     fn held_until(&self) -> Option<Instant> {
-        self.held.front().map(|held| held.until)
+        self.held.iter().map(|held| held.until).min()
     }
 
-    /// Sends the events that have waited long enough, or whose container has a name by now; all
-    /// where it is the end.
+    /// Sends the events that have waited long enough, or whose container is known by now; all where
+    /// it is the end.
     fn release(&mut self, is_end: bool) {
         let (now, boot_now) = (Instant::now(), clock::boot_now());
         for mut held in std::mem::take(&mut self.held) {
             let Event { subject, payload, .. } = &mut held.event;
             let Some(subject) = subject else { continue };
             self.whose.attribute(subject, payload.detail_mut(), boot_now);
-            if subject.attribution.is_partial && held.until > now && !is_end {
+            let is_open = self.whose.wait(&subject.attribution).is_some();
+            if is_open && held.until > now && !is_end {
                 self.held.push_back(held);
             } else if self.filter.wants(&held.event) {
                 self.send(held.event);
@@ -313,12 +325,22 @@ impl Router {
             self.whose.walk();
         }
         self.whose.rediscover();
+        self.whose.decide();
+        self.report_unjudged();
         self.whose.forget(self.whose.drained_ns.min(self.rare_ns).min(self.bulk_ns));
     }
 
     fn lost(&mut self, lost: Lost) {
         *self.summary.lost.entry((lost.ring, lost.kind)).or_default() += lost.count;
         self.send(about_ctrace(lost));
+    }
+
+    /// Reports the events that nobody could judge, once in a while and not for each.
+    fn report_unjudged(&mut self) {
+        let count = std::mem::take(&mut self.unjudged);
+        if count > 0 {
+            self.lost(Lost { ring: "held", kind: "event", count });
+        }
     }
 
     /// Hands an event to the writer, or counts it.
@@ -336,19 +358,21 @@ impl Router {
         }
         let lost = Lost { ring: "output", kind: "event", count: self.unsent };
         if self.sender.try_send(about_ctrace(lost)).is_ok() {
-            *self.summary.lost.entry(("output", "event")).or_default() += self.unsent;
-            self.unsent = 0;
+            self.count_unsent();
+        }
+    }
+
+    /// Counts them as lost, but where nobody wants to read more.
+    fn count_unsent(&mut self) {
+        let count = std::mem::take(&mut self.unsent);
+        if count > 0 && !self.sender.is_closed() {
+            *self.summary.lost.entry(("output", "event")).or_default() += count;
         }
     }
 }
 
 fn about_ctrace(lost: Lost) -> Event {
     Event { time_ns: clock::wall_now(), subject: None, payload: Payload::Lost(lost) }
-}
-
-/// When the record was made, nanoseconds since boot.
-fn boot_ns(record: &[u8]) -> u64 {
-    ctrace_common::Header::read_from_prefix(record).map_or(0, |(header, _)| header.time_ns)
 }
 
 /// The attributor asks the host's hierarchies for what no record told it.

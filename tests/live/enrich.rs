@@ -10,10 +10,13 @@ use ctrace::event::Container;
 use ctrace_tests::case::case;
 use ctrace_tests::command::run;
 use ctrace_tests::daemon::Daemon;
+use ctrace_tests::engine::Engine;
 use ctrace_tests::facts::{cgroup_mounts, patience, program};
 use ctrace_tests::image::Image;
+use ctrace_tests::marked::{PROGRAM, mark_of, mark_of_shell};
 use ctrace_tests::names::{TempDir, unique};
 use ctrace_tests::oom_check::equal;
+use ctrace_tests::watch::Watch;
 use ctrace_tests::{docker, podman};
 
 use crate::cri::*;
@@ -45,20 +48,21 @@ fn labels(of: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
     of.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 
+/// podman's service at a socket of the test's own. The directory is to live as long.
+fn podman_service(engine: &Engine) -> Result<(TempDir, Daemon, PathBuf)> {
+    let directory = TempDir::new("podman-service")?;
+    let path = directory.path().join("podman.sock");
+    let address = format!("unix://{}", path.display());
+    let command = engine.command(&["system", "service", "--time=0", &address]);
+    let daemon = Daemon::start(command, directory.path(), &path)?;
+    Ok((directory, daemon, path))
+}
+
 #[test]
 fn podman_labels_and_pods() {
     case("enrich: podman's labels and pods", || {
         let engine = podman::shared()?;
-        let directory = TempDir::new("podman-service")?;
-        let path = directory.path().join("podman.sock");
-        let command = engine.command(&[
-            "system",
-            "service",
-            "--time=0",
-            &format!("unix://{}", path.display()),
-        ]);
-        let daemon = Daemon::start(command, directory.path(), &path)?;
-
+        let (_directory, daemon, path) = podman_service(engine)?;
         let pod = Pod::make(engine)?;
         let lone = engine.create(&["--label", "ctrace.test=a b\n\u{1f980}"], &["/bin/true"])?;
         // Made while the service runs: it is asked, not remembered.
@@ -85,15 +89,47 @@ fn podman_labels_and_pods() {
     });
 }
 
+#[test]
+fn watch_a_pod_of_podmans() {
+    case("watch --pod NAME --enrich-socket: a new container's first exec is there", || {
+        let engine = podman::shared()?;
+        let (_directory, daemon, path) = podman_service(engine)?;
+        let pod = Pod::make(engine)?;
+        let socket = format!("podman:{}", path.display());
+        let watch = Watch::processes(&["--enrich-socket", &socket, "--pod", &pod.name])?;
+        for _ in 0..2 {
+            let mark = unique("member");
+            // It lives until podman has been asked: of one that is gone it says nothing.
+            let script = format!("{PROGRAM} \"$0\"; {PROGRAM} \"$0\"; sleep 60");
+            let command = ["/bin/sh", "-c", &script, &mark];
+            let member = engine.start(&["--pod", &pod.name], &command)?;
+            let lone = engine.create(&["--rm"], &["/bin/true"])?;
+            lone.start_to_end()?.expect_code(0)?;
+            let events = watch.events(patience(15), "its execs", |events| {
+                events.iter().filter(|event| mark_of(event) == Some(&mark)).count() == 2
+                    && events.iter().any(|event| mark_of_shell(event) == Some(&mark))
+            });
+            let events = events.with_context(|| daemon.log())?;
+            let shell = events.iter().find(|event| mark_of_shell(event) == Some(&mark));
+            let shell = shell.context("the shell")?;
+            equal("container.id", shell.container_id(), Some(member.id.as_str()))?;
+            equal("container.pod.name", shell.str("/container/pod/name")?, pod.name.as_str())?;
+            let stray = events.iter().find(|event| event.container_id() == Some(&lone.id));
+            ensure!(stray.is_none(), "an event that was not asked for: {stray:?}");
+        }
+        watch.stop().map(drop)
+    });
+}
+
 /// A pod of podman's; removed on drop.
 struct Pod {
-    engine: ctrace_tests::engine::Engine,
+    engine: Engine,
     name: String,
     id: String,
 }
 
 impl Pod {
-    fn make(engine: &ctrace_tests::engine::Engine) -> Result<Pod> {
+    fn make(engine: &Engine) -> Result<Pod> {
         let name = unique("pod");
         // The image of an infra container would have to be pulled.
         let options = ["pod", "create", "--infra=false", "--label", "app=web", "--name", &name];

@@ -7,7 +7,7 @@ use ctrace_tests::case::case;
 use ctrace_tests::docker;
 use ctrace_tests::engine::Container;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::kernel_at_least;
+use ctrace_tests::facts::{kernel_at_least, rounds};
 use ctrace_tests::marked::{self, Tally, Truth};
 use ctrace_tests::names::unique;
 use ctrace_tests::parallel::parallel;
@@ -46,7 +46,7 @@ fn storm(ctrace_first: bool, is_network_shared: bool) -> Result<()> {
         .each_ref()
         .map(|container| -> Result<u64> { namespace(container.pid()?, "mnt") });
     let watch = early.map_or_else(|| Watch::processes(&[]), Ok)?;
-    let truths = parallel(EXECS, WIDTH, |index| {
+    let truths = parallel(rounds(EXECS), WIDTH, |index| {
         let container = &containers[index % 2];
         let mark = unique("storm");
         container.exec(&[], &[marked::PROGRAM, &mark])?;
@@ -56,7 +56,7 @@ fn storm(ctrace_first: bool, is_network_shared: bool) -> Result<()> {
     let truths: BTreeMap<_, _> = truths.into_iter().collect();
     watch.fence()?;
     let ended = watch.stop()?;
-    Tally::of(&ended.events, &truths).check(2 * EXECS)?;
+    Tally::of(&ended.events, &truths).check(2 * rounds(EXECS))?;
     // Inodes are not used again while these containers live.
     for (container, mount) in containers.iter().zip(mounts) {
         if numbered {

@@ -10,10 +10,11 @@ use ctrace_tests::case::case;
 use ctrace_tests::command::{finish, finish_unprivileged, run};
 use ctrace_tests::engine::Engine;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::ctrace;
+use ctrace_tests::facts::{ctrace, rounds};
 use ctrace_tests::image::Image;
 use ctrace_tests::oci;
 use ctrace_tests::oom_check::equal;
+use ctrace_tests::parallel::parallel;
 use ctrace_tests::process::namespace;
 use ctrace_tests::watch::{Watch, no_panic};
 use ctrace_tests::{docker, podman};
@@ -153,23 +154,14 @@ fn watch_runc() {
 
 #[test]
 fn watch_churn() {
-    case("containers --watch: 20 of docker's, 5 at a time: each starts and ends, named", || {
+    case("containers --watch: many of docker's, 5 at a time: each starts and ends, named", || {
         let watch = watch(&[])?;
         let engine = docker::shared()?;
-        let five = || -> Result<Vec<(String, String)>> {
-            let of_one = || {
-                let container = engine.create(&["--rm"], &["/bin/true"])?;
-                container.start_to_end()?.expect_code(0)?;
-                Ok((container.id.clone(), container.name.clone()))
-            };
-            std::iter::repeat_with(of_one).take(4).collect()
-        };
-        let all: Vec<(String, String)> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..5).map(|_| scope.spawn(five)).collect();
-            let joined = threads.into_iter().map(|thread| thread.join().expect("no panic"));
-            joined.collect::<Result<Vec<_>>>().map(|lists| lists.concat())
+        let all = parallel(rounds(20), 5, |_| {
+            let container = engine.create(&["--rm"], &["/bin/true"])?;
+            container.start_to_end()?.expect_code(0)?;
+            Ok((container.id.clone(), container.name.clone()))
         })?;
-        equal("containers", all.len(), 20)?;
         let is_end = |event: &Event, id: &str| {
             event.is("container_end") && event.str("/container/id").is_ok_and(|known| known == id)
         };

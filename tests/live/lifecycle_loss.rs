@@ -18,7 +18,7 @@ use ctrace_tests::watch::Watch;
 use crate::MIB;
 
 /// Cgroups that come and go.
-const CGROUPS: usize = 2000;
+const CGROUPS: usize = 500;
 /// Files in a watched directory: more than the kernel keeps for one inotify.
 const FILES: usize = 20_000;
 

@@ -25,6 +25,7 @@ mod not_oom;
 mod output;
 mod podman_cgroups;
 mod process_churn;
+mod process_ends;
 mod process_filters;
 mod runtimes;
 

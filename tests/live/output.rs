@@ -1,13 +1,15 @@
 //! Where the events go when their reader is gone or cannot take them.
 
 use std::fs::OpenOptions;
-use std::io;
-use std::process::Stdio;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::ensure;
 use ctrace_tests::case::case;
-use ctrace_tests::facts::patience;
-use ctrace_tests::process::readable;
+use ctrace_tests::command::run;
+use ctrace_tests::facts::{ctrace, patience};
+use ctrace_tests::process::{Signal, readable, signal};
 use ctrace_tests::watch::{Watch, watch_oom};
 
 use crate::cli::kill_one;
@@ -48,4 +50,30 @@ fn full_disk() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn reader_that_stalls_to_the_end() {
+    case("a reader that takes nothing until the end: what did not fit is in the summary", || {
+        const EXECS: u64 = 6000;
+        let (reader, writer) = io::pipe()?;
+        let mut command = Command::new(ctrace()?);
+        command.args(["watch", "--events", "exec", "-o", "json"]);
+        let watch = Watch::start_into(command, Stdio::from(writer))?.attached()?;
+        let script = "i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done";
+        run(Command::new("/bin/sh").args(["-c", script, "sh", &EXECS.to_string()]))?;
+        // It looks at its rings every second; then it waits for its writer.
+        thread::sleep(patience(2));
+        signal(watch.pid(), Signal::Term)?;
+        thread::sleep(patience(2));
+        let lines = thread::spawn(move || BufReader::new(reader).lines().count());
+        let ended = watch.ended(0)?;
+        let lines = u64::try_from(lines.join().expect("no panic"))?;
+        let line = ended.summary(&["lost", "event", "output"])?;
+        let lost = line.split("lost: ").nth(1).and_then(|rest| rest.split(' ').next());
+        let lost: u64 = lost.unwrap_or_default().parse()?;
+        println!("  written {lines}, lost {lost}");
+        ensure!(lines + lost >= EXECS, "{lines} written and {lost} lost of {EXECS}");
+        Ok(())
+    });
 }

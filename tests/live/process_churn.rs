@@ -10,7 +10,7 @@ use ctrace_tests::case::{cannot, case};
 use ctrace_tests::docker;
 use ctrace_tests::engine::Engine;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{in_vm, program};
+use ctrace_tests::facts::{program, rounds};
 use ctrace_tests::image::Image;
 use ctrace_tests::marked::{self, Tally, Truth, mark_of};
 use ctrace_tests::names::unique;
@@ -34,8 +34,7 @@ const STALL: Duration = Duration::from_millis(150);
 fn containers() -> Result<usize> {
     match env::var("CTRACE_CHURN") {
         Ok(count) => count.parse().context("CTRACE_CHURN is no number"),
-        // An emulated machine needs seconds for each.
-        Err(_) => Ok(if in_vm() { 15 } else { 100 }),
+        Err(_) => Ok(rounds(100)),
     }
 }
 
@@ -134,7 +133,7 @@ fn the_same_mount_namespace_inode() {
         let engine = docker::shared()?;
         let watch = Watch::processes(&[])?;
         let mut created = Vec::new();
-        for _ in 0..10 {
+        for _ in 0..rounds(10) {
             let mark = unique("inode");
             let command = marked::command(&mark, COMMANDS);
             let command = command.each_ref().map(String::as_str);
@@ -163,7 +162,7 @@ fn the_same_mount_namespace_inode_of_runc() {
         program("runc")?;
         let watch = Watch::processes(&[])?;
         let mut truths = BTreeMap::new();
-        for _ in 0..20 {
+        for _ in 0..rounds(20) {
             let mark = unique("inode");
             let command = marked::command(&mark, COMMANDS);
             let container = oci::Container::start("runc", 32 * MIB, &command, None)?;

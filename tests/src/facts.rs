@@ -118,6 +118,12 @@ pub fn in_vm() -> bool {
     env::var_os("CTRACE_TEST_VM").is_some_and(|value| value == "1")
 }
 
+/// How often to do what is done `count` times on a real machine: an emulated one needs seconds for
+/// each container.
+pub fn rounds(count: usize) -> usize {
+    if in_vm() { count.div_ceil(5).max(5) } else { count }
+}
+
 /// Whether this is a CI run.
 pub fn on_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty())

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::{map, raw_tracepoint},
-    maps::PerCpuArray,
+    maps::{LruHashMap, PerCpuArray},
     programs::RawTracePointContext,
 };
 use ctrace_common::{
@@ -20,6 +20,11 @@ use crate::{
 
 /// `signal_struct.flags`: `include/linux/sched/signal.h`
 const SIGNAL_GROUP_EXIT: u32 = 4;
+
+/// `include/uapi/linux/bpf.h`
+const BPF_NOEXIST: u64 = 1;
+/// `include/uapi/asm-generic/errno-base.h`
+const EEXIST: i32 = 17;
 
 #[map]
 static EXEC_RECORD: PerCpuArray<ExecBuffer> = PerCpuArray::with_max_entries(1, 0);
@@ -73,14 +78,33 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_exit(task)`: once for every thread; the last one counts.
+/// A process that has ended. Its leader's start makes its id unique.
+#[repr(C)]
+struct Ended {
+    start_boottime_ns: u64,
+    tgid: u64,
+}
+
+/// The processes that ended last; only of use where the tracepoint does not tell the last thread.
+#[map]
+static ENDED: LruHashMap<Ended, u8> = LruHashMap::with_max_entries(8 << 10, 0);
+
+/// `sched_process_exit(task)`, from 6.16 on `(task, group_dead)`: once for every thread; the last one
+/// counts.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the helper returns the running task, which is the one that exits.
     let task = Task(Address(unsafe { bpf_get_current_task() }));
     let signal = task.signal();
-    // It counts down before the tracepoint, in all kernels.
-    if signal.read::<u32>(global!(TASK_OFFSETS, signal_live)) != 0 {
+    let is_told = global!(TASK_OFFSETS, exit_group_dead) == 1;
+    // The count of live threads goes down before the tracepoint, in all kernels. A kernel that does
+    // not pass the second argument refuses a program that could read it.
+    let is_last = if is_told {
+        ctx.arg::<u64>(1) != 0
+    } else {
+        signal.read::<u32>(global!(TASK_OFFSETS, signal_live)) == 0
+    };
+    if !is_last {
         return 0;
     }
     let mut record = Exit {
@@ -91,6 +115,9 @@ pub fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
     };
     task.identify(&mut record.process);
     if !filter::may_want(&record.process) {
+        return 0;
+    }
+    if !is_told && !is_first_report(&record.process) {
         return 0;
     }
     let leader = task.0.follow(global!(TASK_OFFSETS, group_leader));
@@ -106,4 +133,14 @@ pub fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
     };
     emit::send(Kind::Exit, record.as_bytes());
     0
+}
+
+/// Whether no other thread has reported the end of its process. Threads that exit at once all count
+/// down before the first of them gets to the tracepoint, and then each finds that none is left.
+#[inline(always)]
+fn is_first_report(process: &TaskIdentity) -> bool {
+    let TaskIdentity { start_boottime_ns, tgid, .. } = *process;
+    let ended = Ended { start_boottime_ns, tgid: tgid as u64 };
+    // Any other failure must not hide an end.
+    ENDED.insert(ended, 0, BPF_NOEXIST) != Err(-EEXIST)
 }

@@ -8,7 +8,7 @@ use super::{
 /// A gap in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Where they did not fit: a ring buffer, or `output`.
+    /// Where they did not fit: a ring buffer, `held` or `output`.
     pub ring: &'static str,
     /// What they were: [`ctrace_common::Kind::name`], or `event` behind the decoder.
     pub kind: &'static str,
@@ -20,8 +20,9 @@ impl Lost {
         Field {
             name: "ring",
             ty: Type::Text,
-            doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers) or \
-                  output (the reader of ctrace's output is too slow)",
+            doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers), held \
+                  (too many wait for their containers' names) or output (the reader of ctrace's \
+                  output is too slow)",
             get: |lost| lost.ring.into(),
         },
         Field {
@@ -43,6 +44,7 @@ impl Lost {
         match self.ring {
             "rare" => "a larger --rare-ring-size holds more",
             "lifecycle" => "a larger --lifecycle-ring-size holds more",
+            "held" => "too many wait for what their containers are called",
             "bulk" => "a larger --bulk-ring-size holds more",
             _ => "whoever reads the output is too slow",
         }

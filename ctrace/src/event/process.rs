@@ -26,7 +26,8 @@ pub struct Exit {
     pub core_dumped: bool,
     /// From its fork to its end.
     pub runtime_ns: Option<u64>,
-    /// It was the first process of its container's pid namespace: the container ends with it.
+    /// It was the first process of its container's pid namespace, and not of one that the container
+    /// made: the container ends with it.
     pub container_end: bool,
 }
 

@@ -46,6 +46,8 @@ pub struct Namespaces {
     pub net: Namespace,
     /// Its pid namespace is not the host's.
     pub is_pid_nested: bool,
+    /// How many pid namespaces are around its own.
+    pub pid_level: u32,
 }
 
 /// A namespace. An inode is used again as soon as it is free, an id never is.
@@ -100,6 +102,7 @@ impl Subject {
             mnt_ns,
             net_ns,
             flags,
+            pid_ns_level,
             comm,
         } = *identity;
         let key = |hierarchy, id| (id != 0).then_some(CgroupKey { hierarchy, id });
@@ -119,7 +122,8 @@ impl Subject {
                 pid: Namespace { inode: known(pid_ns), id: known_wide(pid_ns_id) },
                 mnt: Namespace { inode: known(mnt_ns), id: known_wide(mnt_ns_id) },
                 net: Namespace { inode: known(net_ns), id: known_wide(net_ns_id) },
-                is_pid_nested: flags & TaskIdentity::NESTED_PID_NS != 0,
+                is_pid_nested: pid_ns_level != 0,
+                pid_level: pid_ns_level.into(),
             },
             v2: key(0, cgroup_v2),
             v1: key(hierarchy_v1, cgroup_v1),

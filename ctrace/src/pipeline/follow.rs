@@ -88,21 +88,22 @@ impl Follower {
         let Self { ring, attributor, turns, losses } = self;
         let begun_ns = clock::boot_now();
         let mut changes = Vec::new();
-        while !collect::drain(ring, |kind, record| {
+        collect::drain_until(ring, begun_ns, |kind, record| {
             // Processes are of no interest here.
             if kind != Kind::Fork {
                 // The object is embedded in the binary: its records are whole.
                 let _ = take_in(attributor, kind, record);
                 changes.extend(change(kind, record));
             }
-        }) {}
+        });
         attributor.on_readable();
         let now = Instant::now();
         let mut happenings = Vec::new();
         for change in changes {
             turns.change(attributor, change, now, &mut happenings);
         }
-        let lost = losses.take();
+        let mut lost = losses.take();
+        lost.retain(collect::is_of_cgroups);
         if !lost.is_empty() {
             happenings.extend(lost.into_iter().map(Happening::Lost));
             attributor.walk(begun_ns);

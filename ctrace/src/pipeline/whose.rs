@@ -1,6 +1,9 @@
 //! The stage between decoder and filter: whose an event is.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aya::maps::{MapData, RingBuf};
 use ctrace_common::{
@@ -10,9 +13,10 @@ use ctrace_common::{
         process::Fork,
     },
 };
+use rustc_hash::FxHashSet;
 use zerocopy::FromBytes;
 
-use super::Summary;
+use super::{DISORDER_NS, NAME_WAIT, Summary, awaited::Awaited};
 use crate::{
     attribute::{Attributor, Identity, Kinship},
     collect::{self, Places},
@@ -21,6 +25,10 @@ use crate::{
     filter::Filter,
     kernel::clock,
 };
+
+/// How long an event waits for its container's pod: asks are gathered for 200 ms, lists are a second
+/// apart, and one takes some 100 ms.
+pub const POD_WAIT: Duration = Duration::from_secs(3);
 
 /// Attribution, with the ring that it lives on.
 pub struct Whose {
@@ -31,6 +39,10 @@ pub struct Whose {
     enricher: Option<Enricher>,
     /// The filter, where it asks for anything that a cgroup or a namespace can answer.
     filter: Option<Filter>,
+    /// Containers whose pods may still come, where the filter asks for pods and runtimes are asked.
+    awaited: Option<Awaited>,
+    /// Those whose places are not denied yet, only because a pod may still come.
+    undecided: FxHashSet<Identity>,
     /// [`Attributor::epoch`] that `places` was told in.
     epoch: u64,
     /// All records of the ring before this time, nanoseconds since boot, are taken in.
@@ -48,8 +60,20 @@ impl Whose {
         filter: &Filter,
     ) -> Self {
         let epoch = attributor.epoch();
+        let awaited = (enricher.is_some() && filter.asks_of_pods()).then(Awaited::default);
         let filter = filter.is_of_places().then(|| filter.clone());
-        Self { ring, attributor, places, enricher, filter, epoch, drained_ns: 0, undecoded: 0 }
+        Self {
+            ring,
+            attributor,
+            places,
+            enricher,
+            filter,
+            awaited,
+            undecided: FxHashSet::default(),
+            epoch,
+            drained_ns: 0,
+            undecoded: 0,
+        }
     }
 
     /// Takes in all that came and went, and all metadata that was written.
@@ -61,8 +85,8 @@ impl Whose {
             Some(child) => forked.extend(child),
             None => *undecoded += 1,
         };
-        while !collect::drain(ring, &mut take) {}
-        self.drained_ns = now;
+        let is_empty = collect::drain_until(ring, now, &mut take);
+        self.drained_ns = if is_empty { now } else { now.saturating_sub(DISORDER_NS) };
         for child in forked {
             self.tell_programs(&child, now);
         }
@@ -76,8 +100,36 @@ impl Whose {
     /// Takes in what a runtime said of its containers.
     pub fn tell(&mut self, containers: Vec<Container>) {
         for container in containers {
+            if let Some(awaited) = &mut self.awaited {
+                awaited.told(&container.id);
+            }
             self.attributor.tell(container);
         }
+        self.catch_up();
+        self.decide();
+    }
+
+    /// Tells the programs what could not be decided while pods might still come.
+    pub fn decide(&mut self) {
+        let now = clock::boot_now();
+        for who in std::mem::take(&mut self.undecided) {
+            self.tell_programs(&who, now);
+        }
+    }
+
+    /// How long the answer may still get what is asked for; none: it is as good as it gets.
+    pub fn wait(&self, attribution: &Attribution) -> Option<Duration> {
+        match attribution.is_partial {
+            true => Some(NAME_WAIT),
+            false => self.awaits_pod(attribution).then_some(POD_WAIT),
+        }
+    }
+
+    fn awaits_pod(&self, attribution: &Attribution) -> bool {
+        let Some(awaited) = &self.awaited else { return false };
+        let now = Instant::now();
+        let mut containers = attribution.containers();
+        containers.any(|one| one.pod.is_none() && awaited.is_open(&one.id, now))
     }
 
     /// Takes in the path of a cgroup that an event is about to name.
@@ -141,8 +193,13 @@ impl Whose {
     fn find(&mut self, who: &Identity, kin: Kinship, now: u64) -> Arc<Attribution> {
         self.catch_up();
         let found = self.attributor.resolve(who, kin, now);
-        if let (Some(enricher), Some(container)) = (&self.enricher, &found.container) {
-            enricher.ask(&container.id);
+        for container in found.containers() {
+            if let Some(enricher) = &self.enricher {
+                enricher.ask(&container.id);
+            }
+            if let Some(awaited) = &mut self.awaited {
+                awaited.seen(&container.id, Instant::now());
+            }
         }
         self.tell_programs(who, now);
         found
@@ -154,21 +211,25 @@ impl Whose {
             let place = self.attributor.of_place(key, now);
             let mut bits = if place.container.is_some() { Place::TELLS } else { 0 };
             if place.path.is_some() {
-                bits |= self.denied(&place);
+                bits |= self.denied(who, &place);
             }
             self.places.set(Place::new(key.hierarchy, key.id), bits);
         }
         if let Some(id) = who.mnt_ns.id
             && let Some(place) = self.attributor.of_mnt_ns(id, now)
         {
-            let bits = self.denied(&place);
+            let bits = self.denied(who, &place);
             self.places.set(Place::new(Place::MNT_NS, id), bits);
         }
     }
 
-    fn denied(&self, place: &Attribution) -> u8 {
-        let is_denied = self.filter.as_ref().is_some_and(|filter| !filter.may_want(place));
-        if is_denied { Place::DENIED } else { 0 }
+    fn denied(&mut self, who: &Identity, place: &Attribution) -> u8 {
+        let is_unwanted = self.filter.as_ref().is_some_and(|filter| !filter.may_want(place));
+        let is_open = is_unwanted && self.awaits_pod(place);
+        if is_open {
+            self.undecided.insert(*who);
+        }
+        if is_unwanted && !is_open { Place::DENIED } else { 0 }
     }
 
     fn name(&mut self, cgroup: &mut Cgroup) {

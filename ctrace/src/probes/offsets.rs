@@ -23,6 +23,11 @@ fn element(array: u32, index: Option<i64>, size: u32) -> u32 {
     }
 }
 
+/// Whether `sched_process_exit` is `(task, bool group_dead)`, from 6.16 on, and not `(task)`.
+fn exit_group_dead(btf: &Btf) -> bool {
+    btf.tracepoint("sched_process_exit").is_some_and(|prototype| prototype.args.len() == 2)
+}
+
 const POINTER: u32 = size_of::<u64>() as u32;
 
 /// For the global `TASK_OFFSETS`.
@@ -48,6 +53,7 @@ pub fn task(btf: &Btf) -> TaskOffsets {
         cred_uid: at("cred", "uid"),
         signal_oom_score_adj: at("signal_struct", "oom_score_adj"),
         signal_live: at("signal_struct", "live"),
+        exit_group_dead: exit_group_dead(btf).into(),
         signal_flags: at("signal_struct", "flags"),
         signal_group_exit_code: at("signal_struct", "group_exit_code"),
         mm_arg_start: at("mm_struct", "arg_start"),

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::{Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported};
 use crate::{
-    event::{self, Payload, Subject},
+    event::{self, Attribution, Payload, Subject},
     kernel::Facts,
 };
 
@@ -127,9 +127,21 @@ impl Decoder for ExitDecoder {
 
     fn complete(&mut self, subject: &Subject, payload: &mut Payload) {
         let Payload::Exit(exit) = payload else { return };
-        let is_first = subject.process.container_pid == Some(1) && subject.process.pid != Some(1);
-        exit.container_end = is_first && subject.container().is_some();
+        exit.container_end = is_container_end(subject);
     }
+}
+
+/// Whether a process that ends was the first of its container's pid namespace. One that is deeper than
+/// the containers around it account for is the container's own affair (`unshare --pid`).
+///
+/// Wrong in two cases, where a container shares its pid namespace or one is around it that is no
+/// container's: `unshare --pid` in a container of the host's pid namespace passes for its end, and
+/// the end of a container below `rootlesskit --pidns` is not seen.
+fn is_container_end(subject: &Subject) -> bool {
+    let Attribution { container, outer, .. } = &*subject.attribution;
+    let level = subject.namespaces.pid_level as usize;
+    let is_first = subject.process.container_pid == Some(1) && level > 0;
+    container.is_some() && is_first && level <= 1 + outer.len()
 }
 
 /// The fixed part of a record, copied (a replayed one need not be aligned), and what follows.
@@ -150,6 +162,7 @@ fn lossy(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ctrace_common::TaskIdentity;
     use proptest::prelude::*;
     use zerocopy::{FromZeros, IntoBytes};
 
@@ -192,6 +205,7 @@ mod tests {
         exit.process.start_boottime_ns = 2_000;
         exit.process.tgid = 77;
         exit.process.pid_in_ns = 1;
+        exit.process.pid_ns_level = 1;
         exit.status = 137 << 8;
         let (mut subject, mut payload) = ExitDecoder.decode(exit.as_bytes()).expect("whole");
         ExitDecoder.complete(&subject, &mut payload);
@@ -202,6 +216,25 @@ mod tests {
         subject.attribution = event::Attribution { container, ..Default::default() }.into();
         ExitDecoder.complete(&subject, &mut payload);
         assert_eq!(payload, Payload::Exit(event::Exit { container_end: true, ..expected }));
+    }
+
+    #[test]
+    fn a_pid_namespace_inside_a_container_ends_alone() {
+        let is_end = |pid_in_ns, level, outer: usize| {
+            let mut process = TaskIdentity::new_zeroed();
+            (process.pid_in_ns, process.pid_ns_level) = (pid_in_ns, level);
+            let mut subject = Subject::of_record(&process, None);
+            let one = || std::sync::Arc::new(event::Container::default());
+            let outer = (0..outer).map(|_| one()).collect();
+            let container = Some(one());
+            subject.attribution = Attribution { container, outer, ..Default::default() }.into();
+            is_container_end(&subject)
+        };
+        assert!(is_end(1, 1, 0) && !is_end(2, 1, 0), "a container");
+        assert!(!is_end(1, 2, 0), "unshare in it");
+        assert!(is_end(1, 2, 1) && !is_end(1, 3, 1), "a container in it, unshare in that");
+        assert!(is_end(1, 1, 1), "a container in one of the host's pid namespace");
+        assert!(!is_end(1, 0, 0), "the host's first process");
     }
 
     proptest! {

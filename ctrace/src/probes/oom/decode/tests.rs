@@ -48,6 +48,7 @@ fn identity(pid: u32, comm: &[u8]) -> TaskIdentity {
         mnt_ns: 4026532180,
         net_ns: 4026532184,
         flags: TaskIdentity::HAS_UID,
+        pid_ns_level: 1,
         comm: name,
     }
 }
