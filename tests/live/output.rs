@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::ensure;
 use ctrace_tests::case::case;
@@ -55,17 +56,18 @@ fn full_disk() {
 #[test]
 fn reader_that_stalls_to_the_end() {
     case("a reader that takes nothing until the end: what did not fit is in the summary", || {
-        const EXECS: u64 = 6000;
+        // More than wait for the writer and fit the pipe.
+        const EXITS: u64 = 6000;
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(ctrace()?);
-        command.args(["watch", "--events", "exec", "-o", "json"]);
+        command.args(["watch", "--events", "exit", "-o", "json"]);
         let watch = Watch::start_into(command, Stdio::from(writer))?.attached()?;
-        let script = "i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done";
-        run(Command::new("/bin/sh").args(["-c", script, "sh", &EXECS.to_string()]))?;
-        // It looks at its rings every second; then it waits for its writer.
-        thread::sleep(patience(2));
+        let script = "i=0; while [ $i -lt $1 ]; do (:); i=$((i+1)); done";
+        run(Command::new("/bin/sh").args(["-c", script, "sh", &EXITS.to_string()]))?;
         signal(watch.pid(), Signal::Term)?;
-        thread::sleep(patience(2));
+        // Nothing tells from outside that it has come to its end but for the writer. Were this too
+        // short, the losses would be in the stream as well.
+        thread::sleep(Duration::from_secs(1));
         let lines = thread::spawn(move || BufReader::new(reader).lines().count());
         let ended = watch.ended(0)?;
         let lines = u64::try_from(lines.join().expect("no panic"))?;
@@ -73,7 +75,7 @@ fn reader_that_stalls_to_the_end() {
         let lost = line.split("lost: ").nth(1).and_then(|rest| rest.split(' ').next());
         let lost: u64 = lost.unwrap_or_default().parse()?;
         println!("  written {lines}, lost {lost}");
-        ensure!(lines + lost >= EXECS, "{lines} written and {lost} lost of {EXECS}");
+        ensure!(lines + lost >= EXITS, "{lines} written and {lost} lost of {EXITS}");
         Ok(())
     });
 }

@@ -118,10 +118,10 @@ pub fn in_vm() -> bool {
     env::var_os("CTRACE_TEST_VM").is_some_and(|value| value == "1")
 }
 
-/// How often to do what is done `count` times on a real machine: an emulated one needs seconds for
-/// each container.
+/// How often to do what is done `count` times on a real machine: an emulated one needs some ten
+/// seconds for each container.
 pub fn rounds(count: usize) -> usize {
-    if in_vm() { count.div_ceil(5).max(5) } else { count }
+    if in_vm() { count.min(5) } else { count }
 }
 
 /// Whether this is a CI run.

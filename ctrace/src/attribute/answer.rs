@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::cgroup;
-use super::nodes::CgroupPath;
-use super::resolve::Resolution;
+use super::resolve::{CgroupPath, Resolution};
 use crate::event::{Attribution, CgroupKey, Container, Via};
 
 /// What one cgroup says.

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::cgroup::{self, Certainty, Role};
-use super::nodes::CgroupPath;
-use super::resolve;
+use super::resolve::{self, CgroupPath};
 use super::staged::Entry;
 use super::{Attributor, is_hex64};
 use crate::event::{CgroupKey, CgroupPlace, Container, Listed, ListedUnit, Runtime, Source, State};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::resolve::Resolution;
+use super::resolve::{CgroupPath, Resolution};
 use super::{CgroupFs, cgroup};
 use crate::event::CgroupKey;
 
@@ -35,17 +35,6 @@ struct Node {
     path: Option<Arc<CgroupPath>>,
     /// What was found out last.
     resolution: Option<Arc<Resolution>>,
-}
-
-/// Where a cgroup is.
-#[derive(Debug, PartialEq, Eq)]
-pub struct CgroupPath {
-    /// Below the root of the hierarchy, with a leading slash.
-    pub text: Arc<str>,
-    /// `text` begins at the root; else its outermost levels are missing.
-    pub is_complete: bool,
-    /// Ids of the levels of `text`, outermost first, the cgroup's own last.
-    pub ids: Box<[u64]>,
 }
 
 #[derive(Default)]

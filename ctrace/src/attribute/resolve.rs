@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::cgroup::{self, Candidate, Certainty, Role};
-use super::nodes::CgroupPath;
 use super::staged::Staged;
 use crate::event::{CgroupKey, Container, Pod, Runtime};
 
@@ -12,6 +11,17 @@ use crate::event::{CgroupKey, Container, Pod, Runtime};
 /// [`RETRY_MAX_NS`].
 pub const RETRY_MIN_NS: u64 = 100_000_000;
 pub const RETRY_MAX_NS: u64 = 30_000_000_000;
+
+/// Where a cgroup is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CgroupPath {
+    /// Below the root of the hierarchy, with a leading slash.
+    pub text: Arc<str>,
+    /// `text` begins at the root; else its outermost levels are missing.
+    pub is_complete: bool,
+    /// Ids of the levels of `text`, outermost first, the cgroup's own last.
+    pub ids: Box<[u64]>,
+}
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Docker writes a container's `config.v2.json` about 80 ms before its cgroup exists and unlinks it
 //! about 75 ms after its exit, so that a file read on its own event names every container.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
@@ -14,7 +14,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::runtime::{Files, Store, is_hidden, subdirectories};
+use super::runtime::{Files, Store, is_hidden};
+
+/// Directories of one store of users that are watched: a user can make any number.
+const MAX_USERS_WATCHES: usize = 4 << 10;
+/// Events that are taken at a time.
+const MAX_EVENTS: usize = 64 << 10;
 
 /// A file of a store that was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +27,8 @@ pub struct Written {
     /// Position of the store in the list that the watcher was made with.
     pub store: usize,
     pub path: PathBuf,
+    /// It was found in a directory that is new, and may only be half written: then it comes again.
+    pub is_young: bool,
 }
 
 /// What a watched directory is to a store.
@@ -44,6 +51,8 @@ pub struct Watcher {
     /// Never readable: something to poll in inotify's place.
     silent: Option<(PipeReader, PipeWriter)>,
     stores: Vec<Store>,
+    /// Watched directories, by store.
+    counts: Vec<usize>,
     directories: HashMap<i32, Directory>,
     overflows: u64,
     /// Why a directory, or any, is not watched.
@@ -58,8 +67,15 @@ impl Watcher {
             Err(error) => (None, Some(error.into())),
         };
         let silent = if inotify.is_none() { io::pipe().ok() } else { None };
-        let directories = HashMap::new();
-        let mut watcher = Self { inotify, silent, stores, directories, overflows: 0, refused };
+        let mut watcher = Self {
+            inotify,
+            silent,
+            counts: vec![0; stores.len()],
+            stores,
+            directories: HashMap::new(),
+            overflows: 0,
+            refused,
+        };
         let written = watcher.watch_all();
         (watcher, written)
     }
@@ -72,6 +88,7 @@ impl Watcher {
                 let _ = inotify::remove_watch(inotify, wd);
             }
         }
+        self.counts = vec![0; stores.len()];
         self.stores = stores;
         self.watch_all()
     }
@@ -89,6 +106,8 @@ impl Watcher {
     /// Drains the queue: the files that were written since, each once.
     pub fn drain(&mut self) -> Vec<Written> {
         let mut written = Vec::new();
+        // Each once, however often it came: a user can swap two full directories without end.
+        let mut trees = BTreeSet::new();
         for (wd, flags, name) in self.events() {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.overflows += 1;
@@ -102,11 +121,15 @@ impl Watcher {
                     let _ = inotify::remove_watch(inotify, wd);
                 }
             } else {
-                self.changed(wd, &name, flags, &mut written);
+                self.changed(wd, &name, flags, &mut trees, &mut written);
             }
         }
+        for (store, directory, above) in trees {
+            self.watch_tree(store, &directory, above, &mut written);
+        }
+        // Of a file that came twice, the one that is not young comes first.
         written.sort_unstable();
-        written.dedup();
+        written.dedup_by(|next, first| (next.store, &next.path) == (first.store, &first.path));
         written
     }
 
@@ -115,20 +138,29 @@ impl Watcher {
         let mut events = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
-        loop {
+        while events.len() < MAX_EVENTS {
             match reader.next() {
                 Ok(event) => {
                     let name = event.file_name().map_or(&[][..], |name| name.to_bytes());
                     events.push((event.wd(), event.events(), name.to_owned()));
                 }
                 Err(Errno::INTR) => {}
-                Err(_) => return events,
+                Err(_) => break,
             }
         }
+        events
     }
 
-    /// Something has happened to `name` in the directory of `wd`.
-    fn changed(&mut self, wd: i32, name: &[u8], flags: ReadFlags, written: &mut Vec<Written>) {
+    /// Something has happened to `name` in the directory of `wd`. What has to be watched besides goes
+    /// to `trees`, as [`Watcher::watch_tree`] takes it.
+    fn changed(
+        &mut self,
+        wd: i32,
+        name: &[u8],
+        flags: ReadFlags,
+        trees: &mut BTreeSet<(usize, PathBuf, usize)>,
+        written: &mut Vec<Written>,
+    ) {
         let Some(Directory { path, places }) = self.directories.get(&wd) else { return };
         let is_directory = flags.contains(ReadFlags::ISDIR);
         let name = OsStr::from_bytes(name);
@@ -139,11 +171,11 @@ impl Watcher {
                 Place::Above(0) if !is_directory => {
                     let file = self.stores[store].file;
                     if file.takes(name) && is_whole(file, flags, &path) {
-                        written.push(Written { store, path: path.clone() });
+                        written.push(Written { store, path: path.clone(), is_young: false });
                     }
                 }
                 Place::Above(above @ 1..) if is_directory && !is_hidden(name) => {
-                    self.watch_tree(store, &path, above - 1, written);
+                    trees.insert((store, path.clone(), above - 1));
                 }
                 Place::Ancestor | Place::Above(_) => {}
             }
@@ -154,6 +186,7 @@ impl Watcher {
     fn forget(&mut self, wd: i32, written: &mut Vec<Written>) {
         let Some(Directory { path, places }) = self.directories.remove(&wd) else { return };
         for (store, _) in places {
+            self.counts[store] -= 1;
             if !path.starts_with(&self.stores[store].root) || path == self.stores[store].root {
                 self.watch(store, written);
             }
@@ -165,6 +198,7 @@ impl Watcher {
         for store in 0..self.stores.len() {
             self.watch(store, &mut written);
         }
+        written.iter_mut().for_each(|written| written.is_young = false);
         written
     }
 
@@ -192,7 +226,9 @@ impl Watcher {
     fn leave_ancestors(&mut self, store: usize) {
         let inotify = self.inotify.as_ref();
         self.directories.retain(|wd, directory| {
+            let before = directory.places.len();
             directory.places.retain(|place| *place != (store, Place::Ancestor));
+            self.counts[store] -= before - directory.places.len();
             if let Some(inotify) = inotify.filter(|_| directory.places.is_empty()) {
                 // Refused only where the watch is gone already.
                 let _ = inotify::remove_watch(inotify, *wd);
@@ -210,14 +246,21 @@ impl Watcher {
         above: usize,
         written: &mut Vec<Written>,
     ) -> bool {
+        let Store { root, is_users, .. } = &self.stores[store];
+        // The root always: what is above it would be watched for it to appear.
+        if *is_users && directory != root && self.counts[store] >= MAX_USERS_WATCHES {
+            let reason = format!("{}: more than {MAX_USERS_WATCHES} directories", root.display());
+            self.refused = Some(io::Error::other(reason));
+            return false;
+        }
         let is_watched = self.add(store, directory, Place::Above(above));
         if above == 0 {
-            let files = self.stores[store].file;
-            let mut paths = files.inside(directory);
-            paths.retain(|path| files == Files::Names || path.is_file());
-            written.extend(paths.into_iter().map(|path| Written { store, path }));
+            let mut paths = self.stores[store].files(directory);
+            paths.retain(|path| self.stores[store].file == Files::Names || path.is_file());
+            let young = |path| Written { store, path, is_young: true };
+            written.extend(paths.into_iter().map(young));
         } else {
-            for below in subdirectories(directory) {
+            for below in self.stores[store].subdirectories(directory) {
                 self.watch_tree(store, &below, above - 1, written);
             }
         }
@@ -244,6 +287,7 @@ impl Watcher {
                 directory.path = path.to_owned();
                 if !directory.places.contains(&(store, place)) {
                     directory.places.push((store, place));
+                    self.counts[store] += 1;
                 }
                 true
             }

@@ -1,11 +1,14 @@
 //! Containers whose pods may still come: only their runtimes know them, and are asked. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::whose::POD_WAIT;
 use crate::event::is_hex64;
+
+/// How long an event waits for its container's pod: asks are gathered for 200 ms, lists are a second
+/// apart, and one takes some 100 ms.
+pub const POD_WAIT: Duration = Duration::from_secs(3);
 
 /// Ids that are remembered. Forgetting one costs its events a wait.
 const CAPACITY: usize = 1 << 16;
@@ -43,8 +46,6 @@ impl Awaited {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

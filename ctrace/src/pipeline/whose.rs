@@ -16,7 +16,10 @@ use ctrace_common::{
 use rustc_hash::FxHashSet;
 use zerocopy::FromBytes;
 
-use super::{DISORDER_NS, NAME_WAIT, Summary, awaited::Awaited};
+use super::{
+    DISORDER_NS, NAME_WAIT, Summary,
+    awaited::{Awaited, POD_WAIT},
+};
 use crate::{
     attribute::{Attributor, Identity, Kinship},
     collect::{self, Places},
@@ -25,10 +28,6 @@ use crate::{
     filter::Filter,
     kernel::clock,
 };
-
-/// How long an event waits for its container's pod: asks are gathered for 200 ms, lists are a second
-/// apart, and one takes some 100 ms.
-pub const POD_WAIT: Duration = Duration::from_secs(3);
 
 /// Attribution, with the ring that it lives on.
 pub struct Whose {

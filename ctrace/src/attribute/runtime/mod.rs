@@ -27,6 +27,11 @@ pub use crate::event::State;
 use crate::event::{Container, Runtime};
 use file::Content;
 
+/// Entries of a user's directory that are looked at.
+const MAX_USERS_ENTRIES: usize = 4 << 10;
+/// Files of a user's that are read in search of one container.
+const MAX_USERS_CANDIDATES: usize = 256;
+
 /// Files of one kind: `<root>/<depth names>/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -254,19 +259,39 @@ fn candidates(store: &Store, id: &str) -> Vec<PathBuf> {
     if store.id == IdIn::Content && !is_hex64(id) {
         return Vec::new();
     }
+    let max = if store.is_users { MAX_USERS_CANDIDATES } else { usize::MAX };
     let mut directories = vec![store.root.clone()];
     for level in 1..=store.depth {
         directories = if store.id == IdIn::Directory(level) {
             directories.iter().map(|directory| directory.join(id)).collect()
         } else {
-            directories.iter().flat_map(|directory| subdirectories(directory)).collect()
+            let inside = directories.iter().flat_map(|directory| store.subdirectories(directory));
+            inside.take(max).collect()
         };
     }
     let may_be = |path: &PathBuf| {
         let name = path.file_name().and_then(OsStr::to_str);
         store.id != IdIn::FileName || name.is_some_and(|name| name.contains(id))
     };
-    directories.iter().flat_map(|directory| store.file.inside(directory)).filter(may_be).collect()
+    let files = directories.iter().flat_map(|directory| store.files(directory));
+    files.filter(may_be).take(max).collect()
+}
+
+impl Store {
+    /// Directories in `parent`, as far as they are looked at.
+    pub fn subdirectories(&self, parent: &Path) -> Vec<PathBuf> {
+        subdirectories_among(parent, self.max_entries())
+    }
+
+    /// Files in `directory`, as far as they are looked at; a named one also where it is not.
+    pub fn files(&self, directory: &Path) -> Vec<PathBuf> {
+        self.file.inside(directory, self.max_entries())
+    }
+
+    /// Entries of a directory that are looked at: a user can make any number.
+    fn max_entries(&self) -> usize {
+        if self.is_users { MAX_USERS_ENTRIES } else { usize::MAX }
+    }
 }
 
 impl Files {
@@ -278,8 +303,8 @@ impl Files {
         }
     }
 
-    /// Those that are in `directory`; a named one also where it is not.
-    pub fn inside(self, directory: &Path) -> Vec<PathBuf> {
+    /// Those among the first `max` entries of `directory`; a named one also where it is not.
+    fn inside(self, directory: &Path, max: usize) -> Vec<PathBuf> {
         if let Files::Named(file) = self {
             return vec![directory.join(file)];
         }
@@ -290,15 +315,21 @@ impl Files {
                 .is_ok_and(|kind| kind.is_file() || (self == Files::Names && kind.is_symlink()));
             is_kind && self.takes(&entry.file_name())
         };
-        entries.flatten().filter(is_one).map(|entry| entry.path()).collect()
+        entries.take(max).flatten().filter(is_one).map(|entry| entry.path()).collect()
     }
 }
 
 /// Directories in `parent`; hidden ones are the runtimes' own (containerd renames a container that
 /// it deletes to `.<id>`).
 pub fn subdirectories(parent: &Path) -> Vec<PathBuf> {
+    subdirectories_among(parent, usize::MAX)
+}
+
+/// As [`subdirectories`], of the first `max` entries.
+fn subdirectories_among(parent: &Path, max: usize) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
     entries
+        .take(max)
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter(|entry| !is_hidden(&entry.file_name()))

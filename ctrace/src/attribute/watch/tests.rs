@@ -133,3 +133,87 @@ fn any_file_or_its_name_alone() {
     fs::rename(at("unit:new.scope"), at("unit:other.scope")).unwrap();
     assert_eq!(any.drain(), []);
 }
+
+#[test]
+fn a_file_in_a_new_directory_may_be_half_written() {
+    let root = tempfile::tempdir().unwrap();
+    write(&root.path().join("old/f"));
+    let (mut watcher, written) = Watcher::new(vec![store(root.path().into(), 1)]);
+    let young = |written: Vec<Written>| -> Vec<bool> {
+        written.into_iter().map(|written| written.is_young).collect()
+    };
+    assert_eq!(young(written), [false]);
+    let directory = root.path().join("new");
+    fs::create_dir(&directory).unwrap();
+    let file = fs::File::create(directory.join("f")).unwrap();
+    assert_eq!(young(watcher.drain()), [true]);
+    drop(file);
+    assert_eq!(young(watcher.drain()), [false]);
+    // Both at once: it is whole.
+    fs::create_dir(root.path().join("whole")).unwrap();
+    watcher.drain();
+    fs::create_dir(root.path().join("whole2")).unwrap();
+    watcher.drain();
+    write(&root.path().join("whole/f"));
+    write(&root.path().join("whole2/f"));
+    assert_eq!(young(watcher.drain()), [false, false]);
+}
+
+#[test]
+fn a_user_has_a_limited_number_of_watches() {
+    let root = tempfile::tempdir().unwrap();
+    let (his, roots) = (root.path().join("his"), root.path().join("roots"));
+    for number in 0..MAX_USERS_WATCHES + 10 {
+        fs::create_dir_all(his.join(number.to_string())).unwrap();
+    }
+    let stores =
+        || vec![Store { is_users: true, ..store(his.clone(), 1) }, store(roots.clone(), 1)];
+    let (mut watcher, _) = Watcher::new(stores());
+    assert!(watcher.directories.len() <= MAX_USERS_WATCHES + 1);
+    let reason = watcher.refused().unwrap().to_string();
+    assert!(reason.contains("his") && reason.contains("more than"), "{reason}");
+    // Root's are watched all the same, and there is room again for each that goes.
+    let file = write(&roots.join("a/f"));
+    assert_eq!(paths(watcher.drain()), [file]);
+    // What was moved away is watched still, and leaves no room.
+    let moved = root.path().join("moved");
+    fs::rename(&his, &moved).unwrap();
+    watcher.drain();
+    // The kernel's answer to the end of that watch.
+    watcher.drain();
+    write(&his.join("no room/f"));
+    assert_eq!(watcher.drain(), []);
+    fs::remove_dir_all(&moved).unwrap();
+    fs::remove_dir_all(&his).unwrap();
+    watcher.drain();
+    let file = write(&his.join("new/f"));
+    assert_eq!(paths(watcher.drain()), [file]);
+    assert_eq!(watcher.counts, [2, 2]);
+    watcher.set_stores(stores());
+    assert_eq!(watcher.counts, [2, 2]);
+}
+
+/// Were each swap followed by itself, this would take minutes.
+#[test]
+fn full_directories_that_are_swapped_without_end_are_read_once() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    for number in 0..1000 {
+        write(&at("a").join(number.to_string()).join("f"));
+        write(&at("b").join(number.to_string()).join("f"));
+    }
+    let (mut watcher, written) = Watcher::new(vec![store(root.path().into(), 2)]);
+    assert_eq!(written.len(), 2000);
+    for _ in 0..1000 {
+        for (from, to) in [("a", ".c"), ("b", "a"), (".c", "b")] {
+            fs::rename(at(from), at(to)).unwrap();
+        }
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(watcher.drain().len(), 2000);
+    let took = begun.elapsed();
+    assert!(took.as_secs() < 10, "{took:?}");
+    watcher.drain();
+    let files = ["a/7/f", "b/7/f"].map(|name| write(&at(name)));
+    assert_eq!(paths(watcher.drain()), files);
+}
