@@ -21,7 +21,7 @@ const DEFAULT_MEMORY: &str = "3G";
 const DEFAULT_CPUS: u32 = 2;
 /// Two nodes, for the tests of cpusets and memory policies.
 const DEFAULT_NUMA: [&str; 2] = ["2G,cpus=0", "1G,cpus=1"];
-const DEFAULT_TIMEOUT: u64 = 35;
+const DEFAULT_TIMEOUT: u64 = 45;
 /// Lines of a dead guest's console that are shown; a kernel's last words take about sixty.
 const LAST_LINES: usize = 100;
 
