@@ -122,8 +122,7 @@ pub async fn run(
     tokio::pin!(stop);
     let deadline = limits.deadline();
     tokio::pin!(deadline);
-    let mut care = tokio::time::interval(CARE);
-    care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut care = every(CARE);
     loop {
         let held_until = router.held_until();
         tokio::select! {
@@ -194,6 +193,13 @@ fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>> {
     unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) }
         .map_err(|error| error.into_parts().1)
         .context("cannot wait for events")
+}
+
+/// Ticks at once, and then when the period has passed since the last tick was taken.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Waits until then; for ever where there is nothing to wait for.

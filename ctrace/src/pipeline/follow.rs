@@ -15,7 +15,7 @@ use zerocopy::FromBytes;
 
 use super::turns::{Change, Happening, Turns};
 use super::whose::take_in;
-use super::{CARE, at, clock, readable};
+use super::{CARE, at, clock, every, readable};
 use crate::attribute::Attributor;
 use crate::collect::{self, Losses};
 use crate::event::CgroupKey;
@@ -54,8 +54,7 @@ pub async fn follow(
     tokio::pin!(stop);
     let deadline = limits.deadline();
     tokio::pin!(deadline);
-    let mut care = tokio::time::interval(CARE);
-    care.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut care = every(CARE);
     loop {
         let mut is_end = false;
         tokio::select! {

@@ -169,9 +169,7 @@ impl Roots {
             kubernetes,
             users: _,
         } = self;
-        let (engines, low) = ([docker, containerd, nerdctl, podman], [runc, crun, namespaced]);
-        let ([a, b, c, d], [e, f, g]) = (engines, low);
-        [a, b, c, d, lxc, machined, e, f, g, kubernetes]
+        [docker, containerd, nerdctl, podman, lxc, machined, runc, crun, namespaced, kubernetes]
     }
 
     fn existing(mut self, mounts: &Mounts) -> Self {
