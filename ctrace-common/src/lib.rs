@@ -8,6 +8,7 @@
 pub mod event;
 pub mod offsets;
 mod settings;
+pub mod totals;
 mod types;
 
 pub use settings::*;

@@ -1,6 +1,7 @@
 //! ctrace's eBPF programs. One file per probe family in `probes`; what they share is beside it.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod cgroup;
 mod emit;
@@ -8,6 +9,7 @@ mod filter;
 mod kernel;
 mod probes;
 mod task;
+mod totals;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

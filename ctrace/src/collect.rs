@@ -1,7 +1,10 @@
 //! Draining the rings, and keeping count of what was lost.
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use ctrace_common::{Header, Kind, Place, Ring};
+use ctrace_common::{
+    Header, Kind, Place, Ring,
+    totals::{Total, TotalKey},
+};
 use rustc_hash::FxHashMap;
 use zerocopy::FromBytes;
 
@@ -91,6 +94,43 @@ impl Losses {
             }
         }
         losses
+    }
+}
+
+/// What the programs sum up.
+pub struct Totals {
+    map: HashMap<MapData, TotalBytes, TotalValue>,
+    lost: PerCpuArray<MapData, u64>,
+}
+
+type TotalBytes = [u8; size_of::<TotalKey>()];
+type TotalValue = [u8; size_of::<Total>()];
+
+impl Totals {
+    pub fn new(
+        map: HashMap<MapData, TotalBytes, TotalValue>,
+        lost: PerCpuArray<MapData, u64>,
+    ) -> Self {
+        Self { map, lost }
+    }
+
+    /// All that was summed up so far.
+    pub fn read(&self) -> Vec<(TotalKey, Total)> {
+        let read = |(key, value): (TotalBytes, TotalValue)| {
+            (zerocopy::transmute!(key), zerocopy::transmute!(value))
+        };
+        self.map.iter().filter_map(Result::ok).map(read).collect()
+    }
+
+    /// Forgets one, whose cgroup is gone.
+    pub fn remove(&mut self, key: TotalKey) {
+        // Where it fails it is already gone.
+        let _ = self.map.remove(&zerocopy::transmute!(key));
+    }
+
+    /// How many were not summed up, because there was no room for another cgroup.
+    pub fn lost(&self) -> u64 {
+        self.lost.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().sum())
     }
 }
 

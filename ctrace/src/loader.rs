@@ -12,10 +12,12 @@ use ctrace_common::Settings;
 use zerocopy::IntoBytes;
 
 use crate::{
-    collect::Places,
+    collect::{Places, Totals},
     kernel::Facts,
-    plan::RingSizes,
-    probes::{Attach, Hook, Probe, ProbePlan, Program, Unsupported, lifecycle, offsets},
+    plan::{RingSizes, Wanted},
+    probes::{
+        Asked, Attach, Decoder, Hook, Probe, ProbePlan, Program, Unsupported, lifecycle, offsets,
+    },
 };
 
 /// The eBPF object, built from `ctrace-ebpf` by the build script.
@@ -45,17 +47,29 @@ pub struct Loaded {
     pub bulk: RingBuf<MapData>,
     pub drops: PerCpuArray<MapData, u64>,
     pub places: Places,
+    pub totals: Totals,
     pub hooks: Vec<Attached>,
+    pub decoders: Vec<Box<dyn Decoder>>,
     /// Holds the programs and their links.
     pub programs: Ebpf,
 }
 
-/// Every probe with its plan, or why it cannot run here.
-pub type Planned = (&'static dyn Probe, Result<ProbePlan, Unsupported>);
+/// A probe with its plan.
+pub struct Planned {
+    pub probe: &'static dyn Probe,
+    asked: Asked,
+    /// Or why it cannot run here.
+    pub plan: Result<ProbePlan, Unsupported>,
+}
 
 /// Asks every probe for its plan.
-pub fn plan(probes: &[&'static dyn Probe], facts: &Facts) -> Vec<Planned> {
-    probes.iter().map(|probe| (*probe, probe.plan(facts))).collect()
+pub fn plan(wanted: &[Wanted], facts: &Facts) -> Vec<Planned> {
+    let plan = |Wanted { probe, asked }: &Wanted| Planned {
+        probe: *probe,
+        asked: asked.clone(),
+        plan: probe.plan(facts, asked),
+    };
+    wanted.iter().map(plan).collect()
 }
 
 /// Loads and attaches. A hook that is not required degrades with a reason. With no probe at all
@@ -69,10 +83,11 @@ pub fn load(
     rings: RingSizes,
     filtered: &Filtered,
 ) -> Result<Loaded> {
+    let able = |one: &&Planned| one.plan.is_ok();
     let plans: Vec<_> =
-        planned.iter().filter_map(|(probe, plan)| Some((*probe, plan.as_ref().ok()?))).collect();
+        planned.iter().filter_map(|one| Some((one.probe, one.plan.as_ref().ok()?))).collect();
     if plans.is_empty() && !planned.is_empty() {
-        let reasons = planned.iter().filter_map(|(probe, plan)| {
+        let reasons = planned.iter().filter_map(|Planned { probe, plan, asked: _ }| {
             Some(format!("{}: {}", probe.name(), plan.as_ref().err()?))
         });
         return Err(anyhow!("no probe can run here: {}", reasons.collect::<Vec<_>>().join("; ")));
@@ -122,6 +137,11 @@ pub fn load(
         hooks.push(Attached { probe, hook, failure });
     }
 
+    let decoders = planned
+        .iter()
+        .filter(able)
+        .map(|Planned { probe, asked, plan: _ }| probe.decoder(facts, asked, &mut programs))
+        .collect::<Result<_>>()?;
     let mut take = |name: &str| {
         programs.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
     };
@@ -131,7 +151,12 @@ pub fn load(
         bulk: RingBuf::try_from(take("BULK")?)?,
         drops: PerCpuArray::try_from(take("DROPS")?)?,
         places: Places::new(HashMap::try_from(take("PLACES")?)?),
+        totals: Totals::new(
+            HashMap::try_from(take("TOTALS")?)?,
+            PerCpuArray::try_from(take("TOTALS_LOST")?)?,
+        ),
         hooks,
+        decoders,
         programs,
     })
 }

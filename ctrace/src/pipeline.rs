@@ -29,7 +29,7 @@ use crate::{
     attribute::{Attributor, CgroupFs},
     collect::{self, Losses},
     enrich::{Enricher, Report},
-    event::{Container, Event, Lost, Payload},
+    event::{Container, Event, Lost, Payload, Subject},
     filter::Filter,
     kernel::{CgroupLayout, clock},
     loader::Loaded,
@@ -56,7 +56,6 @@ const DISORDER_NS: u64 = 1_000_000_000;
 /// What the pipeline is made of.
 pub struct Stages {
     pub loaded: Loaded,
-    pub decoders: Vec<Box<dyn Decoder>>,
     pub attributor: Attributor,
     /// Asks the runtimes' sockets for what is on no disk, where the user wants it.
     pub enrichment: Option<Enrichment>,
@@ -93,8 +92,9 @@ pub async fn run(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<Summary> {
-    let Stages { loaded, decoders, attributor, enrichment, filter, output } = stages;
-    let Loaded { rare, lifecycle, bulk, drops, places, hooks: _, programs } = loaded;
+    let Stages { loaded, attributor, enrichment, filter, output } = stages;
+    let Loaded { rare, lifecycle, bulk, drops, places, totals: _, hooks: _, decoders, programs } =
+        loaded;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let writer = output.spawn(receiver, limits.count).context("cannot start the writer")?;
     let (mut rare, mut bulk) = (readable(rare)?, readable(bulk)?);
@@ -162,6 +162,7 @@ pub async fn run(
             _ = care.tick() => {
                 router.rare_ns = router.drain_all(rare.get_mut());
                 router.bulk_ns = router.drain_all(bulk.get_mut());
+                router.tick();
                 router.care();
             }
             () = sender.closed() => break,
@@ -172,6 +173,7 @@ pub async fn run(
     // What happened before the end belongs to it.
     router.drain_all(rare.get_mut());
     router.drain_all(bulk.get_mut());
+    router.tick();
     router.release(true);
     router.report_unjudged();
     drop((rare, bulk, programs));
@@ -288,6 +290,22 @@ impl Router {
         let now = collect::boot_ns(record);
         self.whose.attribute(&mut subject, payload.detail_mut(), now);
         decoder.complete(&subject, &mut payload);
+        self.attributed(subject, payload, now);
+    }
+
+    /// Takes in the events that no record tells of.
+    fn tick(&mut self) {
+        let now = clock::boot_now();
+        let events: Vec<_> = self.decoders.iter_mut().flat_map(|one| one.tick(now)).collect();
+        for (mut subject, mut payload) in events {
+            self.whose.attribute(&mut subject, payload.detail_mut(), now);
+            self.attributed(subject, payload, now);
+        }
+    }
+
+    /// Sends an event that is wanted, or holds it while its container may still get a name. `now`:
+    /// nanoseconds since boot.
+    fn attributed(&mut self, subject: Subject, payload: Payload, now: u64) {
         let wait = self.whose.wait(&subject.attribution);
         let is_process_wanted = self.filter.wants_process(&subject.process);
         let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };

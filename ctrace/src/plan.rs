@@ -5,12 +5,12 @@ use std::{num::NonZeroU64, time::Duration};
 use crate::{
     enrich::Socket,
     filter::Filter,
-    probes::{self, PROBES, Probe},
+    probes::{self, Asked, PROBES, Probe},
 };
 
 /// A validated `ctrace watch`.
 pub struct Plan {
-    pub probes: Vec<&'static dyn Probe>,
+    pub probes: Vec<Wanted>,
     pub filter: Filter,
     /// Sockets to ask for what is on no disk.
     pub enrich: Vec<Socket>,
@@ -46,26 +46,58 @@ pub struct RingSizes {
     pub bulk: u32,
 }
 
-/// The probes of a comma-separated list; where there is none, those that are
-/// [meant to run all day](Probe::by_default).
+/// A probe that is to run, with what is asked of it.
+#[derive(Clone)]
+pub struct Wanted {
+    pub probe: &'static dyn Probe,
+    pub asked: Asked,
+}
+
+/// What a family's name is followed by where everything of it is wanted.
+const ALL: &str = "all";
+
+/// The probes of a list of families, each with `:all` where everything of it is wanted; where there is
+/// none, those that are [meant to run all day](Probe::by_default). Without those of `excluded`.
 ///
 /// # Errors
 /// A message that names what is unknown and what there is.
-pub fn parse_probes(names: &[String]) -> Result<Vec<&'static dyn Probe>, String> {
+pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>, String> {
+    let mut wanted: Vec<Wanted> = Vec::new();
     if names.is_empty() {
-        return Ok(PROBES.iter().copied().filter(|probe| probe.by_default()).collect());
+        let by_default = PROBES.iter().copied().filter(|probe| probe.by_default());
+        wanted = by_default.map(|probe| Wanted { probe, asked: Asked::default() }).collect();
     }
-    let mut chosen: Vec<&'static dyn Probe> = Vec::new();
     for name in names {
-        let probe = probes::by_name(name).ok_or_else(|| {
-            let known: Vec<_> = PROBES.iter().map(|probe| probe.name()).collect();
-            format!("unknown event '{name}': there is {}", known.join(", "))
-        })?;
-        if !chosen.iter().any(|other| other.name() == probe.name()) {
-            chosen.push(probe);
+        let (family, all) = match name.split_once(':') {
+            Some((family, ALL)) => (family, true),
+            Some((family, what)) => {
+                return Err(format!(
+                    "'{what}' of '{name}' is unknown: write {family} or {family}:all"
+                ));
+            }
+            None => (name.as_str(), false),
+        };
+        let probe = family_of(family)?;
+        match wanted.iter_mut().find(|one| one.probe.name() == family) {
+            Some(one) => one.asked.all |= all,
+            None => wanted.push(Wanted { probe, asked: Asked { all } }),
         }
     }
-    Ok(chosen)
+    for family in excluded {
+        let excluded = family_of(family)?.name();
+        wanted.retain(|one| one.probe.name() != excluded);
+    }
+    match wanted.is_empty() {
+        true => Err("every event is excluded".to_owned()),
+        false => Ok(wanted),
+    }
+}
+
+fn family_of(name: &str) -> Result<&'static dyn Probe, String> {
+    probes::by_name(name).ok_or_else(|| {
+        let known: Vec<_> = PROBES.iter().map(|probe| probe.name()).collect();
+        format!("unknown event '{name}': there is {}", known.join(", "))
+    })
 }
 
 /// A cgroup's path from the root of its hierarchy.
@@ -163,12 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_event_names_the_known_ones() {
-        let Err(message) = parse_probes(&["oom".into(), "nope".into()]) else { panic!() };
-        assert!(message.contains("'nope'") && message.contains("oom"), "{message}");
-        assert_eq!(parse_probes(&["oom".into(), "oom".into()]).map(|p| p.len()), Ok(1));
-        let names = |probes: Vec<&dyn Probe>| probes.iter().map(|p| p.name()).collect::<Vec<_>>();
-        assert_eq!(parse_probes(&[]).map(names), Ok(vec!["oom"]));
+    fn families() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let parse = |names: &[&str], excluded: &[&str]| {
+            let wanted = parse_probes(&list(names), &list(excluded))?;
+            let pairs = wanted.iter().map(|one| (one.probe.name(), one.asked.all));
+            Ok::<_, String>(pairs.collect::<Vec<_>>())
+        };
+        assert_eq!(parse(&["oom", "oom"], &[]), Ok(vec![("oom", false)]));
+        assert_eq!(parse(&["exec:all", "exec"], &[]), Ok(vec![("exec", true)]));
+        assert_eq!(parse(&["exec", "exit"], &["exec"]), Ok(vec![("exit", false)]));
+        assert!(parse(&[], &[]).is_ok_and(|all| all.contains(&("oom", false))));
+        let message = |names: &[&str], excluded: &[&str]| parse(names, excluded).unwrap_err();
+        assert!(message(&["oom", "nope"], &[]).contains("'nope': there is oom"));
+        assert!(message(&["oom:some"], &[]).contains("write oom or oom:all"));
+        assert!(message(&["oom"], &["nope"]).contains("'nope'"));
+        assert_eq!(message(&["oom"], &["oom"]), "every event is excluded");
     }
 
     proptest! {

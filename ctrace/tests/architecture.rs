@@ -29,7 +29,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("kernel", &["aya", "attribute", "probes", "sink", "filter", "collect", "loader"]),
-    ("probes", &["aya", "attribute", "filter", "collect", "loader", "cli", "pipeline"]),
+    ("probes", &["attribute", "filter", "collect", "loader", "cli", "pipeline"]),
     ("plan.rs", &["aya", "attribute", "kernel", "sink", "collect", "loader", "cli"]),
     ("collect.rs", &["attribute", "sink", "filter", "cli", "pipeline"]),
     ("output.rs", &["aya", "attribute", "kernel", "probes", "filter", "loader", "cli"]),

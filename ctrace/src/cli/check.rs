@@ -9,7 +9,8 @@ use super::{Format, print};
 use crate::{
     kernel::{Capabilities, Facts, Features, Refusal},
     loader::{self, Planned},
-    probes::{Hook, PROBES, lifecycle},
+    plan::Wanted,
+    probes::{Asked, Hook, PROBES, lifecycle},
 };
 
 /// Says what works on this host: the kernel, its hooks, and what is lost by each choice.
@@ -31,10 +32,12 @@ Examples:
 pub fn run(args: Args) -> Result<ExitCode> {
     let facts = Facts::gather()?;
     let capabilities = Capabilities::of_self()?;
-    let planned = loader::plan(PROBES, &facts);
+    let everything: Vec<_> =
+        PROBES.iter().map(|probe| Wanted { probe: *probe, asked: Asked::default() }).collect();
+    let planned = loader::plan(&everything, &facts);
     let ready = capabilities.missing().is_empty()
         && facts.features.ring_buffer.is_ok()
-        && planned.iter().any(|(_, plan)| plan.is_ok());
+        && planned.iter().any(|one| one.plan.is_ok());
     let report = report(&facts, &capabilities, &planned, ready);
     match args.output {
         Format::Json => print(format!("{report}\n").as_bytes())?,
@@ -60,7 +63,7 @@ fn report(facts: &Facts, capabilities: &Capabilities, planned: &[Planned], ready
             "mount": hierarchy.mount,
         })
     });
-    let probes = planned.iter().map(|(probe, plan)| {
+    let probes = planned.iter().map(|Planned { probe, plan, .. }| {
         let hooks = plan.iter().flat_map(|plan| &plan.hooks);
         json!({
             "name": probe.name(),

@@ -28,9 +28,13 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Only these events; those that are rare if absent
+    /// Only these families of events; FAMILY:all for everything of one; if absent, those that are
+    /// rare or slow
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     events: Vec<String>,
+    /// Not these families of events
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    exclude: Vec<String>,
     /// Only this container: its name, or the start of its id (repeatable)
     #[arg(long, value_name = "NAME|ID")]
     container: Vec<String>,
@@ -98,7 +102,7 @@ Exit codes: 0 ended as asked, 1 failed, 2 bad usage.";
 impl Args {
     fn plan(self) -> Result<Plan> {
         Ok(Plan {
-            probes: plan::parse_probes(&self.events).map_err(Usage)?,
+            probes: plan::parse_probes(&self.events, &self.exclude).map_err(Usage)?,
             filter: Filter {
                 pids: self.pid,
                 cgroups: self.cgroup,
@@ -162,11 +166,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let filtered =
             Filtered { places: plan.filter.is_of_places(), pids: plan.filter.pids.clone() };
         let loaded = loader::load(&planned, &facts, plan.rings, &filtered)?;
-        let decoders = planned
-            .iter()
-            .filter(|(_, plan)| plan.is_ok())
-            .map(|(probe, _)| probe.decoder(&facts))
-            .collect();
         // The kernel's BTF is large and no longer needed.
         drop(facts);
         report_hooks(&planned, &loaded.hooks);
@@ -176,7 +175,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let out = Box::new(BufWriter::new(io::stdout()));
         let output = Output { sink, out };
         let filter = plan.filter;
-        let stages = Stages { loaded, decoders, attributor, enrichment, filter, output };
+        let stages = Stages { loaded, attributor, enrichment, filter, output };
         pipeline::run(stages, plan.limits, stop).await
     })?;
     report_summary(&summary);
@@ -219,7 +218,7 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
             }
         }
     }
-    for (probe, plan) in planned {
+    for Planned { probe, plan, .. } in planned {
         if let Err(unsupported) = plan {
             missing.push(format!("{}: {unsupported}", probe.name()));
         }

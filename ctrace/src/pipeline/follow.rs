@@ -42,8 +42,7 @@ pub async fn follow(
     mut say: impl FnMut(&[Happening]) -> io::Result<()>,
 ) -> Result<()> {
     let Follow { loaded, mut attributor, filter } = stages;
-    let Loaded { rare: _, lifecycle, bulk: _, drops, places: _, hooks: _, programs: _programs } =
-        loaded;
+    let Loaded { lifecycle, drops, programs: _programs, .. } = loaded;
     let coming_and_going = readable(lifecycle.as_raw_fd())?;
     let metadata = readable(attributor.as_raw_fd())?;
     let turns = Turns::new(&mut attributor);

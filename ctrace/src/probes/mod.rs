@@ -8,6 +8,7 @@ pub mod offsets;
 pub mod oom;
 pub mod process;
 
+use aya::Ebpf;
 use ctrace_common::Kind;
 
 use crate::{
@@ -34,9 +35,24 @@ pub trait Probe: Sync {
     ///
     /// # Errors
     /// [`Unsupported`] where this kernel cannot run the probe at all.
-    fn plan(&self, facts: &Facts) -> Result<ProbePlan, Unsupported>;
-    /// What turns its records into events.
-    fn decoder(&self, facts: &Facts) -> Box<dyn Decoder>;
+    fn plan(&self, facts: &Facts, asked: &Asked) -> Result<ProbePlan, Unsupported>;
+    /// What turns its records into events. `object` has the programs and maps, loaded.
+    ///
+    /// # Errors
+    /// Where a map of the object cannot be used.
+    fn decoder(
+        &self,
+        facts: &Facts,
+        asked: &Asked,
+        object: &mut Ebpf,
+    ) -> anyhow::Result<Box<dyn Decoder>>;
+}
+
+/// What the user asks of a probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Everything, and not only what is rare or slow: `family:all`.
+    pub all: bool,
 }
 
 /// Turns one probe's records into events.
@@ -51,6 +67,10 @@ pub trait Decoder {
     /// Completes an event once its cgroups have their paths. Called once for each event, in their
     /// order.
     fn complete(&mut self, _subject: &Subject, _payload: &mut Payload) {}
+    /// Events that no record tells of, once a second and at the end. `now_ns`: since boot.
+    fn tick(&mut self, _now_ns: u64) -> Vec<(Subject, Payload)> {
+        Vec::new()
+    }
 }
 
 /// Bytes that are no record of this build.

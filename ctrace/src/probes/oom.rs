@@ -4,6 +4,7 @@ mod constraint;
 mod decode;
 mod log;
 
+use aya::Ebpf;
 use ctrace_common::{
     event::oom::MEMORY_EVENTS,
     offsets::{MISSING, OomOffsets},
@@ -11,7 +12,7 @@ use ctrace_common::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Attach, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported,
+    Asked, Attach, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported,
     offsets::{any_member, member},
 };
 use crate::kernel::{ArgType, Btf, Facts, Features};
@@ -31,7 +32,7 @@ impl Probe for Oom {
         &["oom_kill"]
     }
 
-    fn plan(&self, facts: &Facts) -> Result<ProbePlan, Unsupported> {
+    fn plan(&self, facts: &Facts, _asked: &Asked) -> Result<ProbePlan, Unsupported> {
         let signature = signature(&facts.btf)?;
         if facts.features.raw_tp.is_err() {
             return Err(Unsupported { feature: "raw_tp".to_owned(), min_kernel: Some("4.17") });
@@ -59,8 +60,13 @@ impl Probe for Oom {
         Ok(ProbePlan { globals: vec![("OOM_OFFSETS", offsets.as_bytes().to_vec())], hooks })
     }
 
-    fn decoder(&self, facts: &Facts) -> Box<dyn Decoder> {
-        Box::new(decode::OomDecoder::new(facts))
+    fn decoder(
+        &self,
+        facts: &Facts,
+        _asked: &Asked,
+        _object: &mut Ebpf,
+    ) -> anyhow::Result<Box<dyn Decoder>> {
+        Ok(Box::new(decode::OomDecoder::new(facts)))
     }
 }
 

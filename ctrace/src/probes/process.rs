@@ -1,13 +1,16 @@
 //! Processes that run another program, and those that end: `sched:sched_process_exec` and
 //! `sched:sched_process_exit`.
 
+use aya::Ebpf;
 use ctrace_common::{
     Kind,
     event::process::{Exec, Exit},
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::{Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported};
+use super::{
+    Asked, Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported,
+};
 use crate::{
     event::{self, Attribution, Payload, Subject},
     kernel::Facts,
@@ -33,12 +36,17 @@ impl Probe for ExecProbe {
         &["exec"]
     }
 
-    fn plan(&self, facts: &Facts) -> Result<ProbePlan, Unsupported> {
+    fn plan(&self, facts: &Facts, _asked: &Asked) -> Result<ProbePlan, Unsupported> {
         plan(facts, "sched:sched_process_exec", "sched_process_exec", "every exec")
     }
 
-    fn decoder(&self, _facts: &Facts) -> Box<dyn Decoder> {
-        Box::new(ExecDecoder)
+    fn decoder(
+        &self,
+        _facts: &Facts,
+        _asked: &Asked,
+        _object: &mut Ebpf,
+    ) -> anyhow::Result<Box<dyn Decoder>> {
+        Ok(Box::new(ExecDecoder))
     }
 }
 
@@ -59,12 +67,17 @@ impl Probe for ExitProbe {
         &["exit"]
     }
 
-    fn plan(&self, facts: &Facts) -> Result<ProbePlan, Unsupported> {
+    fn plan(&self, facts: &Facts, _asked: &Asked) -> Result<ProbePlan, Unsupported> {
         plan(facts, "sched:sched_process_exit", "sched_process_exit", "every end of a process")
     }
 
-    fn decoder(&self, _facts: &Facts) -> Box<dyn Decoder> {
-        Box::new(ExitDecoder)
+    fn decoder(
+        &self,
+        _facts: &Facts,
+        _asked: &Asked,
+        _object: &mut Ebpf,
+    ) -> anyhow::Result<Box<dyn Decoder>> {
+        Ok(Box::new(ExitDecoder))
     }
 }
 
