@@ -3,6 +3,7 @@
 mod attribution;
 mod startup;
 mod table;
+mod watch;
 
 use std::path::Path;
 
@@ -28,6 +29,8 @@ enum Bench {
     Startup,
     /// Time and memory of saying whose an event is.
     Attribution,
+    /// What watching costs the host, beside other tracers.
+    Watch,
 }
 
 impl Bench {
@@ -35,6 +38,7 @@ impl Bench {
         match self {
             Self::Startup => startup::measure(binary, runs),
             Self::Attribution => attribution::measure(runs),
+            Self::Watch => watch::measure(binary, runs),
         }
     }
 }
@@ -51,7 +55,8 @@ pub fn run(args: &Args) -> Result<()> {
         rows.extend(bench.measure(&binary, args.runs)?);
     }
     print!("{}", table::render(&rows));
-    let missed: Vec<&str> = rows.iter().filter(|row| row.misses()).map(|row| row.name).collect();
+    let missed: Vec<&str> =
+        rows.iter().filter(|row| row.misses()).map(|row| row.name.as_str()).collect();
     ensure!(missed.is_empty(), "targets missed: {}", missed.join(", "));
     Ok(())
 }

@@ -74,23 +74,30 @@ impl Drop for Trial {
     }
 }
 
+/// Attaches programs that do nothing to raw tracepoints, until the trial is dropped: what any program
+/// there costs at least.
+///
+/// # Errors
+/// [`Refusal`] where this kernel lacks a tracepoint, or refuses the program.
+pub fn idle(tracepoints: &[&str]) -> Result<Trial, Refusal> {
+    let host = Host::this();
+    let hooks = tracepoints.iter().map(|name| raw_tp(name, &host)).collect::<Result<_, _>>();
+    hooks.map(Trial)
+}
+
 impl Features {
     /// Tries everything, in a few milliseconds. The hooks go when the trial is dropped.
     ///
     /// `btf` is the kernel's own; without it `tp_btf` and `fentry` cannot be tried.
     pub fn probe(btf: Option<&Btf>) -> (Self, Trial) {
-        let host = Host {
-            // Without /proc nothing is known about rights: blame nothing on them.
-            may_trace: Capabilities::of_self().map_or(true, Capabilities::may_trace),
-            lockdown: Lockdown::of_kernel(),
-        };
+        let host = Host::this();
         let kernel_btf =
             || btf.ok_or_else(|| Refusal::because("the kernel publishes no BTF to read"));
         let mut hooks = Vec::new();
         let mut keep = |hook: Result<OwnedFd, Refusal>| hook.map(|hook| hooks.push(hook));
         let features = Self {
             tp_btf: keep(kernel_btf().and_then(|btf| tp_btf(btf, &host))),
-            raw_tp: keep(raw_tp(&host)),
+            raw_tp: keep(raw_tp(RARE_TRACEPOINT, &host)),
             fentry: keep(kernel_btf().and_then(|btf| fentry(btf, &host))),
             kprobe: keep(kprobe(&host)),
             ring_buffer: host.explain(Feature::RingBuffer, sys::create_ring_buffer()).map(drop),
@@ -126,10 +133,10 @@ fn tp_btf(btf: &Btf, host: &Host) -> Result<OwnedFd, Refusal> {
     host.explain(Feature::TpBtf, sys::raw_tracepoint_open(&prog, None))
 }
 
-fn raw_tp(host: &Host) -> Result<OwnedFd, Refusal> {
+fn raw_tp(tracepoint: &str, host: &Host) -> Result<OwnedFd, Refusal> {
     let prog = sys::load(ProgType::RawTracepoint, AttachType::None, 0);
     let prog = host.explain(Feature::RawTp, prog)?;
-    host.explain(Feature::RawTp, sys::raw_tracepoint_open(&prog, Some(RARE_TRACEPOINT)))
+    host.explain(Feature::RawTp, sys::raw_tracepoint_open(&prog, Some(tracepoint)))
 }
 
 fn fentry(btf: &Btf, host: &Host) -> Result<OwnedFd, Refusal> {
@@ -155,6 +162,14 @@ fn kprobe(host: &Host) -> Result<OwnedFd, Refusal> {
 }
 
 impl Host {
+    fn this() -> Self {
+        Self {
+            // Without /proc nothing is known about rights: blame nothing on them.
+            may_trace: Capabilities::of_self().map_or(true, Capabilities::may_trace),
+            lockdown: Lockdown::of_kernel(),
+        }
+    }
+
     fn explain<T>(&self, feature: Feature, result: Result<T, i32>) -> Result<T, Refusal> {
         result.map_err(|errno| Refusal {
             errno: Some(errno),

@@ -12,7 +12,7 @@ pub mod kmsg;
 pub use btf::{ArgType, Btf, BtfError, Prototype};
 pub use cgroups::{CgroupLayout, Hierarchy, LayoutKind, Version};
 pub use facts::{Facts, require_privileges};
-pub use features::{Features, Refusal};
+pub use features::{Features, Refusal, Trial, idle};
 pub use host::{Capabilities, Capability, Lockdown};
 pub use kallsyms::{Symbols, SymbolsError};
 pub use kmsg::{Kmsg, KmsgRecord};

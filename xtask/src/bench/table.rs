@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// One quantity over all runs.
 #[derive(Debug)]
 pub struct Row {
-    pub name: &'static str,
+    pub name: String,
     pub unit: &'static str,
     /// In ascending order, at least one.
     samples: Vec<f64>,
@@ -15,13 +15,13 @@ pub struct Row {
 
 impl Row {
     pub fn new(
-        name: &'static str,
+        name: impl Into<String>,
         unit: &'static str,
         mut samples: Vec<f64>,
         target: Option<f64>,
     ) -> Self {
         samples.sort_by(f64::total_cmp);
-        Self { name, unit, samples, target }
+        Self { name: name.into(), unit, samples, target }
     }
 
     fn median(&self) -> f64 {
@@ -35,7 +35,7 @@ impl Row {
 
 pub fn render(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<30} {:>4} {:>8} {:>8} {:>8} {:>8}\n",
+        "{:<40} {:>4} {:>8} {:>8} {:>8} {:>8}\n",
         "quantity", "unit", "median", "min", "max", "target"
     );
     for row in rows {
@@ -45,7 +45,7 @@ pub fn render(rows: &[Row]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<30} {:>4} {:>8.1} {min:>8.1} {max:>8.1} {target:>8}{verdict}",
+            "{:<40} {:>4} {:>8.1} {min:>8.1} {max:>8.1} {target:>8}{verdict}",
             row.name,
             row.unit,
             row.median()
