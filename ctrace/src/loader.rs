@@ -161,6 +161,39 @@ pub fn load(
     })
 }
 
+/// What the kernel says of a program.
+pub struct Verified {
+    pub name: String,
+    /// Instructions that the verifier looked at, all paths together; Linux 5.16 and newer tell.
+    pub instructions: Option<u32>,
+    /// Bytes of machine code.
+    pub machine_bytes: u32,
+}
+
+impl Loaded {
+    /// The programs that are in the kernel, by name.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell of a program.
+    pub fn verified(&self) -> Result<Vec<Verified>> {
+        let mut verified = Vec::new();
+        for (name, program) in self.programs.programs() {
+            // The others were not chosen on this kernel.
+            if program.fd().is_err() {
+                continue;
+            }
+            let info = program.info().with_context(|| format!("nothing is told of {name}"))?;
+            verified.push(Verified {
+                name: name.to_owned(),
+                instructions: info.verified_instruction_count(),
+                machine_bytes: info.size_jitted(),
+            });
+        }
+        verified.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(verified)
+    }
+}
+
 /// The kernel's types in aya's form, which finds functions for fentry: read once, where needed.
 fn types() -> Result<&'static Btf> {
     static TYPES: OnceLock<Btf> = OnceLock::new();

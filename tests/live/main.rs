@@ -28,6 +28,7 @@ mod process_churn;
 mod process_ends;
 mod process_filters;
 mod runtimes;
+mod verifier;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

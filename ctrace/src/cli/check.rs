@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{Format, print};
 use crate::{
     kernel::{Capabilities, Facts, Features, Refusal},
-    loader::{self, Planned},
-    plan::Wanted,
+    loader::{self, Filtered, Planned, Verified},
+    plan::{RingSizes, Wanted},
     probes::{Asked, Hook, PROBES, lifecycle},
 };
 
@@ -22,11 +22,19 @@ pub struct Args {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
+    /// Also load every program for a moment, and say how many instructions the kernel's verifier looked
+    /// at
+    #[arg(long)]
+    load: bool,
 }
+
+/// Nobody reads what the programs send meanwhile.
+const RINGS: RingSizes = RingSizes { rare: 4096, lifecycle: 4096, bulk: 4096 };
 
 const EXAMPLES: &str = "\
 Examples:
   ctrace check
+  ctrace check --load
   ctrace check -o json | jq '.probes[].hooks[] | select(.lost)'";
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -38,7 +46,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let ready = capabilities.missing().is_empty()
         && facts.features.ring_buffer.is_ok()
         && planned.iter().any(|one| one.plan.is_ok());
-    let report = report(&facts, &capabilities, &planned, ready);
+    let mut report = report(&facts, &capabilities, &planned, ready);
+    if args.load {
+        let loaded = loader::load(&planned, &facts, RINGS, &Filtered::default())?;
+        report["programs"] = loaded.verified()?.iter().map(program).collect();
+    }
     match args.output {
         Format::Json => print(format!("{report}\n").as_bytes())?,
         Format::Text => print(text(&report).as_bytes())?,
@@ -98,6 +110,14 @@ fn report(facts: &Facts, capabilities: &Capabilities, planned: &[Planned], ready
     })
 }
 
+fn program(Verified { name, instructions, machine_bytes }: &Verified) -> Value {
+    json!({
+        "name": name,
+        "verified_instructions": instructions,
+        "machine_bytes": machine_bytes,
+    })
+}
+
 fn hook(hook: &Hook) -> Value {
     json!({
         "name": hook.name,
@@ -153,12 +173,25 @@ fn text(report: &Value) -> String {
         }
         lines.extend(hook_lines(&probe["hooks"]));
     }
+    if let Some(programs) = report["programs"].as_array() {
+        lines.extend([String::new(), "programs, as the kernel's verifier saw them:".to_owned()]);
+        lines.extend(programs.iter().map(program_line));
+    }
     lines.push(String::new());
     lines.push(match report["ready"].as_bool() {
         Some(true) => "ctrace watch can run here.".to_owned(),
         _ => "ctrace watch cannot run here.".to_owned(),
     });
     lines.join("\n") + "\n"
+}
+
+fn program_line(program: &Value) -> String {
+    let verified = match program["verified_instructions"].as_u64() {
+        Some(number) => format!("{number} instructions looked at"),
+        None => "instructions looked at are not told before Linux 5.16".to_owned(),
+    };
+    let bytes = program["machine_bytes"].as_u64().unwrap_or_default();
+    format!("  {:24} {verified}, {bytes} bytes of machine code", word(&program["name"]))
 }
 
 fn hook_lines(hooks: &Value) -> Vec<String> {
