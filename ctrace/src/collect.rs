@@ -122,10 +122,22 @@ impl Totals {
         self.map.iter().filter_map(Result::ok).map(read).collect()
     }
 
-    /// Forgets one, whose cgroup is gone.
-    pub fn remove(&mut self, key: TotalKey) {
-        // Where it fails it is already gone.
-        let _ = self.map.remove(&zerocopy::transmute!(key));
+    /// Takes out those of cgroups that are gone: the room is for others.
+    pub fn take(&mut self, is_gone: impl Fn(&Place) -> bool) -> Vec<(TotalKey, Total)> {
+        let keys: Vec<TotalBytes> = self.map.keys().filter_map(Result::ok).collect();
+        let mut taken = Vec::new();
+        for bytes in keys {
+            let key: TotalKey = zerocopy::transmute!(bytes);
+            if !is_gone(&key.place) {
+                continue;
+            }
+            if let Ok(total) = self.map.get(&bytes, 0) {
+                taken.push((key, zerocopy::transmute!(total)));
+                // Where it fails it is already gone.
+                let _ = self.map.remove(&bytes);
+            }
+        }
+        taken
     }
 
     /// How many were not summed up, because there was no room for another cgroup.

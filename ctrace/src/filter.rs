@@ -1,10 +1,14 @@
 //! Which events the user asked for. Pure.
 
+mod condition;
+
 use wildmatch::WildMatch;
+
+pub use condition::Condition;
 
 use crate::event::{Attribution, Container, Event, Pod, Process, matches};
 
-/// What an event must be to be shown: one of each list that is not empty.
+/// What an event must be to be shown: one of each list that is not empty, and all of the conditions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Container names or id prefixes.
@@ -19,6 +23,8 @@ pub struct Filter {
     pub pids: Vec<u32>,
     /// Paths of cgroups, from the root of a hierarchy: these and what is below them.
     pub cgroups: Vec<String>,
+    /// What the event's fields must be: all of these.
+    pub conditions: Vec<Condition>,
 }
 
 impl Filter {
@@ -29,11 +35,12 @@ impl Filter {
         self.wants_process(&subject.process)
             && (self.wants_path(&subject.attribution) || self.is_below(counted_on))
             && self.wants_container(&subject.attribution)
+            && self.conditions.iter().all(|condition| condition.holds(event))
     }
 
     /// Whether anything is asked that a cgroup or a namespace can answer.
     pub fn is_of_places(&self) -> bool {
-        let Self { containers, pods, namespaces, images, pids: _, cgroups } = self;
+        let Self { containers, pods, namespaces, images, pids: _, cgroups, conditions: _ } = self;
         !(containers.is_empty()
             && pods.is_empty()
             && namespaces.is_empty()
@@ -74,13 +81,15 @@ impl Filter {
     }
 
     fn asks_of_containers(&self) -> bool {
-        let Self { containers, pods, namespaces, images, pids: _, cgroups: _ } = self;
+        let Self { containers, pods, namespaces, images, pids: _, cgroups: _, conditions: _ } =
+            self;
         !(containers.is_empty() && pods.is_empty() && namespaces.is_empty() && images.is_empty())
     }
 
     /// Whether the container by itself is all that is asked.
     pub fn wants_one(&self, container: &Container) -> bool {
-        let Self { containers, pods, namespaces, images, pids: _, cgroups: _ } = self;
+        let Self { containers, pods, namespaces, images, pids: _, cgroups: _, conditions: _ } =
+            self;
         any(containers, |selector| matches(container, selector))
             && any(pods, |pod| is_in_pod(container, pod))
             && any(namespaces, |namespace| {

@@ -12,7 +12,7 @@
 //! # Invariants
 //!
 //! - `event` imports nothing of ctrace but `ctrace-common`.
-//! - `filter` and `sink` import `event` alone: never aya, probes, kernel or each other.
+//! - `filter`, `report` and `sink` import `event` alone: never aya, probes, kernel or each other.
 //! - `attribute` imports `event`; it never fails, it answers "unknown".
 //! - `enrich` imports `event` alone; it has a thread of its own and no event waits for it.
 //! - aya's programs appear in `loader` alone, its maps in `loader`, `collect` and `pipeline`.
@@ -32,4 +32,5 @@ pub mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod probes;
+pub mod report;
 pub mod sink;

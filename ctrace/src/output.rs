@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 
 use crate::{
     event::{Event, Payload},
+    report::Report,
     sink::Sink,
 };
 
@@ -26,6 +27,8 @@ pub struct Output {
 pub struct Written {
     /// Events by type, gaps not included.
     pub events: BTreeMap<&'static str, u64>,
+    /// The same by container.
+    pub report: Report,
 }
 
 /// The writer's thread.
@@ -54,6 +57,7 @@ impl Output {
             if matches!(event.payload, Payload::Lost(_)) {
                 continue;
             }
+            written.report.note(&event);
             *written.events.entry(event.payload.type_name()).or_default() += 1;
             left = left.map(|left| left - 1);
             if left == Some(0) {

@@ -27,15 +27,16 @@ use tokio::{
 
 use crate::{
     attribute::{Attributor, CgroupFs},
-    collect::{self, Losses},
-    enrich::{Enricher, Report},
+    collect::{self, Losses, Totals},
+    enrich::{self, Enricher},
     event::{Container, Event, Lost, Payload, Subject},
     filter::Filter,
     kernel::{CgroupLayout, clock},
     loader::Loaded,
     output::{Output, Written},
     plan::Limits,
-    probes::Decoder,
+    probes::{Decoder, Living},
+    report::Report,
 };
 pub use follow::{Follow, follow};
 pub use turns::Happening;
@@ -80,7 +81,11 @@ pub struct Summary {
     /// Files of metadata that could not be read or parsed.
     pub metadata_unreadable: u64,
     /// How asking the runtimes went.
-    pub enrichment: Vec<Report>,
+    pub enrichment: Vec<enrich::Report>,
+    /// What happened to each container.
+    pub report: Report,
+    /// Latencies that the kernel had no room to sum up.
+    pub totals_lost: u64,
 }
 
 /// Runs until a limit is reached, `stop` resolves, or the output has no reader any more.
@@ -93,7 +98,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary> {
     let Stages { loaded, attributor, enrichment, filter, output } = stages;
-    let Loaded { rare, lifecycle, bulk, drops, places, totals: _, hooks: _, decoders, programs } =
+    let Loaded { rare, lifecycle, bulk, drops, places, totals, hooks: _, decoders, programs } =
         loaded;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let writer = output.spawn(receiver, limits.count).context("cannot start the writer")?;
@@ -110,6 +115,8 @@ pub async fn run(
         filter,
         sender: sender.clone(),
         losses: Losses::new(drops),
+        totals,
+        turnover: 0,
         held: VecDeque::new(),
         unjudged: 0,
         is_tree_lossy: false,
@@ -162,7 +169,7 @@ pub async fn run(
             _ = care.tick() => {
                 router.rare_ns = router.drain_all(rare.get_mut());
                 router.bulk_ns = router.drain_all(bulk.get_mut());
-                router.tick();
+                router.tick(false);
                 router.care();
             }
             () = sender.closed() => break,
@@ -173,9 +180,10 @@ pub async fn run(
     // What happened before the end belongs to it.
     router.drain_all(rare.get_mut());
     router.drain_all(bulk.get_mut());
-    router.tick();
+    router.tick(true);
     router.release(true);
     router.report_unjudged();
+    router.sum_up(true);
     drop((rare, bulk, programs));
     router.flush_unsent();
     router.count_unsent();
@@ -183,8 +191,9 @@ pub async fn run(
     router.whose.sum_up(&mut summary);
     // The writer ends when no sender is left.
     drop((router, sender));
-    let Written { events } = writer.join()?;
+    let Written { events, report } = writer.join()?;
     summary.events = events;
+    summary.report.merge(report);
     Ok(summary)
 }
 
@@ -233,6 +242,9 @@ struct Router {
     filter: Filter,
     sender: mpsc::Sender<Event>,
     losses: Losses,
+    totals: Totals,
+    /// [`Living::generation`] when the totals of what is gone were taken out.
+    turnover: u64,
     /// In the order that they came in.
     held: VecDeque<Held>,
     /// Events that did not fit `held` and are left out because of it, not yet reported.
@@ -294,9 +306,13 @@ impl Router {
     }
 
     /// Takes in the events that no record tells of.
-    fn tick(&mut self) {
+    fn tick(&mut self, is_end: bool) {
         let now = clock::boot_now();
-        let events: Vec<_> = self.decoders.iter_mut().flat_map(|one| one.tick(now)).collect();
+        let mut events = Vec::new();
+        for decoder in &mut self.decoders {
+            events.extend(decoder.tick(now));
+            events.extend(decoder.look(&mut self.whose, now, is_end));
+        }
         for (mut subject, mut payload) in events {
             self.whose.attribute(&mut subject, payload.detail_mut(), now);
             self.attributed(subject, payload, now);
@@ -351,7 +367,24 @@ impl Router {
         self.whose.rediscover();
         self.whose.decide();
         self.report_unjudged();
+        self.sum_up(false);
         self.whose.forget(self.whose.drained_ns.min(self.rare_ns).min(self.bulk_ns));
+    }
+
+    /// Takes in what the kernel has summed up for cgroups that are gone, while it is known whose they
+    /// were; for all where it is the end.
+    fn sum_up(&mut self, is_end: bool) {
+        let turnover = self.whose.generation();
+        if !is_end && std::mem::replace(&mut self.turnover, turnover) == turnover {
+            return;
+        }
+        let (whose, totals) = (&mut self.whose, &mut self.totals);
+        for (key, total) in totals.take(|place| is_end || !whose.lives(place)) {
+            if let Some(container) = whose.container_of(&key.place) {
+                self.summary.report.add(&container, &key, &total);
+            }
+        }
+        self.summary.totals_lost = totals.lost();
     }
 
     fn lost(&mut self, lost: Lost) {

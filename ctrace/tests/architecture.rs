@@ -9,7 +9,10 @@ use std::{
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("event", &["aya", "crate::"]),
     ("filter.rs", &["aya", "attribute", "kernel", "probes", "sink", "collect", "loader"]),
+    ("filter", &["aya", "attribute", "kernel", "probes", "sink", "collect", "loader"]),
     ("sink", &["aya", "attribute", "kernel", "probes", "filter", "collect", "loader"]),
+    ("report", &["aya", "attribute", "kernel", "probes", "filter", "sink", "collect", "loader"]),
+    ("report.rs", &["aya", "attribute", "kernel", "probes", "filter", "sink", "collect", "loader"]),
     ("attribute", &["aya", "kernel", "probes", "sink", "filter", "collect", "loader"]),
     (
         "enrich",

@@ -1,10 +1,16 @@
 //! One line of `ctrace watch -o json`.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use jsonschema::Validator;
 use serde_json::Value;
+
+/// What ctrace's documentation says of the lines of `ctrace watch` and of `ctrace containers`.
+const EVENTS: &str = include_str!("../../docs/events.schema.json");
+const CONTAINERS: &str = include_str!("../../docs/container.schema.json");
 
 /// A parsed event. Fields are addressed by JSON pointer, as in `/oom/limit_bytes`.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +36,7 @@ impl Event {
             time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
         ensure!(shape == "9999-99-99T99:99:99.999999999Z", "time in another form: {time}");
         self.str("/type")?;
-        Ok(())
+        fits_schema(&self.value)
     }
 
     /// A field, or nothing when it is absent or null.
@@ -117,8 +123,56 @@ impl Event {
     }
 }
 
+/// Holds a line against the schema that ctrace publishes, by a validator that is not ctrace's.
+fn fits_schema(line: &Value) -> Result<()> {
+    static OF_EVENTS: OnceLock<Result<Validator, String>> = OnceLock::new();
+    static OF_CONTAINERS: OnceLock<Result<Validator, String>> = OnceLock::new();
+    let kind = line["type"].as_str().unwrap_or_default();
+    let validator = match kind.starts_with("container") || kind == "unit" {
+        true => OF_CONTAINERS.get_or_init(|| validator(CONTAINERS)),
+        false => OF_EVENTS.get_or_init(|| validator(EVENTS)),
+    };
+    let validator = validator.as_ref().map_err(|error| anyhow!("the schema itself: {error}"))?;
+    let errors = validator.iter_errors(line);
+    let errors: Vec<_> =
+        errors.map(|error| format!("{}: {error}", error.instance_path())).collect();
+    ensure!(errors.is_empty(), "against the schema in docs: {}", errors.join("; "));
+    Ok(())
+}
+
+fn validator(schema: &str) -> Result<Validator, String> {
+    let schema: Value = serde_json::from_str(schema).map_err(|error| error.to_string())?;
+    let options = jsonschema::options().should_validate_formats(true);
+    options.build(&schema).map_err(|error| error.to_string())
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.value.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOST: &str = r#"{"v":1,"time":"2026-11-20T20:15:01.123456789Z","type":"lost","lost":{"ring":"rare","kind":"exit","count":3}}"#;
+
+    fn fails(from: &str, to: &str) -> bool {
+        let line = LOST.replace(from, to);
+        assert_ne!(line, LOST, "{from} is not in it");
+        Event::parse(&line).is_err()
+    }
+
+    #[test]
+    fn the_schema_is_asked() {
+        assert!(Event::parse(LOST).is_ok(), "{:?}", Event::parse(LOST));
+        assert!(fails(r#""count":3"#, r#""count":"3""#), "another type");
+        assert!(fails(r#""count":3"#, r#""count":-3"#), "below zero");
+        assert!(fails(r#""count":3"#, r#""count":3,"more":1"#), "a member that it does not know");
+        assert!(fails(r#""v":1"#, r#""v":1,"more":1"#), "another one");
+        assert!(fails(r#""type":"lost""#, r#""type":"found""#), "a type that there is not");
+        assert!(fails(r#""type":"lost""#, r#""type":"exit""#), "another type's payload");
+        assert!(fails(r#""v":1"#, r#""v":1,"exit":{}"#), "two payloads");
     }
 }

@@ -124,6 +124,16 @@ impl Attributor {
         self.catalog.staged.generation()
     }
 
+    /// Grows when a cgroup comes or goes.
+    pub fn turnover(&self) -> u64 {
+        self.nodes.births() + self.nodes.deaths()
+    }
+
+    /// Whether a cgroup lives, as far as is known.
+    pub fn lives(&self, key: CgroupKey) -> bool {
+        self.nodes.lives(key)
+    }
+
     /// The cgroups that live, as far as is known.
     pub fn living(&self) -> Vec<CgroupKey> {
         self.nodes.living().collect()

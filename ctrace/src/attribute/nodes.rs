@@ -52,6 +52,8 @@ pub struct Nodes {
     epoch: u64,
     /// Cgroups that have come to be known.
     births: u64,
+    /// Cgroups that are known to have gone.
+    deaths: u64,
 }
 
 impl Nodes {
@@ -62,6 +64,11 @@ impl Nodes {
     /// Grows with each cgroup that is new here.
     pub fn births(&self) -> u64 {
         self.births
+    }
+
+    /// Grows with each cgroup that goes.
+    pub fn deaths(&self) -> u64 {
+        self.deaths
     }
 
     /// A cgroup was made, is there, or has a new name. `level` 0 is the hierarchy's root.
@@ -101,6 +108,7 @@ impl Nodes {
         if let Some(node) = self.by_key.get_mut(&key)
             && !std::mem::replace(&mut node.is_gone, true)
         {
+            self.deaths += 1;
             self.removed.push_back(key);
         }
     }
@@ -108,7 +116,7 @@ impl Nodes {
     /// The kernel has freed it, at `time_ns` since boot.
     pub fn released(&mut self, key: CgroupKey, time_ns: u64) {
         if let Some(node) = self.by_key.get_mut(&key) {
-            node.is_gone = true;
+            self.deaths += u64::from(!std::mem::replace(&mut node.is_gone, true));
             self.graveyard.push_back((time_ns, key));
         }
     }
@@ -225,6 +233,11 @@ impl Nodes {
         self.by_key.iter().filter(|(_, node)| !node.is_gone).map(|(key, _)| *key)
     }
 
+    /// Whether it is there and not gone.
+    pub fn lives(&self, key: CgroupKey) -> bool {
+        self.by_key.get(&key).is_some_and(|node| !node.is_gone)
+    }
+
     /// Whether a living cgroup has `part` in its name.
     pub fn any_named(&self, part: &str) -> bool {
         self.by_key.values().any(|node| !node.is_gone && node.name.contains(part))
@@ -240,6 +253,7 @@ impl Nodes {
         for (key, node) in &mut self.by_key {
             if !node.is_gone && hierarchies.contains(&key.hierarchy) && !walked.contains(key) {
                 node.is_gone = true;
+                self.deaths += 1;
                 self.graveyard.push_back((time_ns, *key));
             }
         }

@@ -15,7 +15,7 @@ use crate::{
     attribute::Attributor,
     enrich::{Enricher, Report, Socket},
     event::text,
-    filter::Filter,
+    filter::{Condition, Filter},
     kernel::{self, Facts},
     loader::{self, Attached, Filtered, Planned},
     output::Output,
@@ -46,6 +46,10 @@ pub struct Args {
     /// Only this cgroup and those below it: /system.slice/ssh.service (repeatable)
     #[arg(long, value_name = "PATH", value_parser = plan::parse_cgroup)]
     cgroup: Vec<String>,
+    /// Only events whose fields, as JSON has them, are so: 'exit.code != 0', 'oom.limit_bytes > 1GiB
+    /// && process.comm ~ "java*"' (repeatable: all must hold)
+    #[arg(long = "where", value_name = "EXPR", value_parser = Condition::parse)]
+    conditions: Vec<Condition>,
     /// Wait for a --container that does not exist yet
     #[arg(long)]
     wait: bool,
@@ -65,6 +69,9 @@ pub struct Args {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
+    /// In text, what is known of each event, indented below its line
+    #[arg(short, long)]
+    verbose: bool,
     /// When to colour the text
     #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
@@ -80,20 +87,28 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Events: oom (victims of the kernel's OOM killer), and only if named: exec (processes that run
-another program), exit (processes that end).
+Events: oom (victims of the kernel's OOM killer), throttle (CPU quotas used up), pids (forks refused at
+pids.max), memory (limits of memory reached), and only if named: exec (processes that run another
+program), exit (processes that end).
 
 Of one kind of filter one must fit, of different kinds all. A container that starts later and fits is
 seen from its first event.
 
+--where compares fields by == != < <= > >= and ~ (a glob), with && || ! and parentheses. Sizes may be in
+KiB, MiB, GiB, times in us, ms, s, text in quotes. What is null or of another type of event fits nothing,
+also by !=; of a list one element that fits is enough. docs/events.schema.json has all fields.
+
 On standard error, `attached: …` says that every hook is in place, `missing: …` what this host
-refuses and what stands in for it, and a summary at the end what was seen and lost.
+refuses and what stands in for it. At the end a summary says what was seen and lost, and then, with
+-o json as one line of JSON, what happened to each container: events, OOM kills, denials, time
+throttled, latencies. There is none where nothing happened to any.
 
 Examples:
   ctrace watch
   ctrace watch --container batch --wait
   ctrace watch -e exec,exit --image 'nginx*'
   ctrace watch -e exec --pod web-7d4 --namespace shop --enrich
+  ctrace watch -e exit --where 'exit.code != 0 && exit.runtime_ns < 1s'
   ctrace watch -e oom -o json -n 1 | jq .oom
   ctrace watch --duration 10m > incidents.txt
 
@@ -106,6 +121,7 @@ impl Args {
             filter: Filter {
                 pids: self.pid,
                 cgroups: self.cgroup,
+                conditions: self.conditions,
                 ..self.selection.filter(self.container)
             },
             enrich: match (self.enrich_socket.is_empty(), self.enrich) {
@@ -128,14 +144,15 @@ impl Args {
             Format::Json => Box::new(Json),
             Format::Text => {
                 let colour = self.color.on(&io::stdout());
-                Box::new(Text::new(colour, jiff::tz::TimeZone::system()))
+                let text = Text::new(colour, jiff::tz::TimeZone::system());
+                Box::new(text.verbose(self.verbose))
             }
         }
     }
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let sink = args.sink();
+    let (sink, format) = (args.sink(), args.output);
     let plan = args.plan()?;
     kernel::require_privileges()?;
     let facts = Facts::gather()?;
@@ -178,7 +195,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let stages = Stages { loaded, attributor, enrichment, filter, output };
         pipeline::run(stages, plan.limits, stop).await
     })?;
-    report_summary(&summary);
+    report_summary(&summary, format);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -229,10 +246,18 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
     }
 }
 
-/// Says on standard error what was seen and what was lost.
-fn report_summary(summary: &Summary) {
-    let Summary { events, lost, undecoded, metadata_overflows, metadata_unreadable, enrichment } =
-        summary;
+/// Says on standard error what was seen and what was lost, then what happened to each container.
+fn report_summary(summary: &Summary, format: Format) {
+    let Summary {
+        events,
+        lost,
+        undecoded,
+        metadata_overflows,
+        metadata_unreadable,
+        enrichment,
+        report,
+        totals_lost,
+    } = summary;
     let list = |counts: Vec<String>| {
         if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
     };
@@ -255,4 +280,19 @@ fn report_summary(summary: &Summary) {
         let error = error.unwrap_or_default();
         eprintln!("asked {socket}: {lists} answers, {failures} failures{error}");
     }
+    if *totals_lost > 0 {
+        eprintln!(
+            "latencies of more cgroups than there was room for, not in the table: {totals_lost}"
+        );
+    }
+    match format {
+        Format::Text => eprint!("{}", report.table(disk)),
+        Format::Json => report.line(disk).iter().for_each(|line| eprintln!("{line}")),
+    }
+}
+
+/// The name of a disk by its numbers, such as `vda` of `254:0`.
+fn disk(number: &str) -> Option<String> {
+    let link = std::fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
 }

@@ -154,6 +154,11 @@ pub fn schema<T>(
                 .map(|(_, part)| part.clone())
                 .unwrap_or_else(|| serde_json::json!({}));
             property["type"] = serde_json::json!([field.ty.json(), "null"]);
+            match field.ty {
+                Type::Number | Type::Bytes => property["minimum"] = 0.into(),
+                Type::Texts => property["items"] = serde_json::json!({ "type": "string" }),
+                _ => {}
+            }
             property["description"] = field.doc.into();
             (field.name.to_owned(), property)
         })

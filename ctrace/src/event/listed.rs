@@ -363,7 +363,7 @@ pub fn container_schema() -> serde_json::Value {
             "enum": ["container", Turn::Start.type_name(), Turn::End.type_name(), "unit", "lost"],
             "description": "container: there is one. container_start, container_end: with \
                             --watch, container and cgroups alone. unit: with --units. lost: with \
-                            --watch, as in event.schema.json",
+                            --watch, as in events.schema.json",
         }),
     );
     properties.insert("container".into(), json!({ "type": "object", "properties": container }));

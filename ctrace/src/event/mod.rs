@@ -7,23 +7,30 @@ mod container;
 pub mod field;
 mod listed;
 mod lost;
+mod memory;
 mod oom;
+mod pids;
 mod process;
 mod schema;
 mod selector;
 mod subject;
 pub mod text;
+mod throttle;
+mod tree;
 
 pub use attribution::*;
 pub use container::*;
 use field::Value;
 pub use listed::*;
 pub use lost::Lost;
+pub use memory::MemoryPressure;
 pub use oom::{Constraint, Level, Memory, Oom, OomVia};
+pub use pids::PidsMax;
 pub use process::{Exec, Exit, signal_name};
 pub use schema::schema;
 pub use selector::{is_hex64, matches};
 pub use subject::*;
+pub use throttle::Throttle;
 
 /// Version of the JSON form: raised when a field changes its meaning or goes.
 pub const VERSION: u64 = 1;
@@ -44,6 +51,9 @@ pub enum Payload {
     OomKill(Box<Oom>),
     Exec(Exec),
     Exit(Exit),
+    Throttle(Throttle),
+    PidsMax(PidsMax),
+    MemoryPressure(MemoryPressure),
     Lost(Lost),
 }
 
@@ -82,6 +92,9 @@ impl Payload {
             Payload::OomKill(_) => "oom_kill",
             Payload::Exec(_) => "exec",
             Payload::Exit(_) => "exit",
+            Payload::Throttle(_) => "throttle",
+            Payload::PidsMax(_) => "pids_max",
+            Payload::MemoryPressure(_) => "memory_pressure",
             Payload::Lost(_) => "lost",
         }
     }
@@ -91,6 +104,9 @@ impl Payload {
             Payload::OomKill(oom) => oom.as_ref(),
             Payload::Exec(exec) => exec,
             Payload::Exit(exit) => exit,
+            Payload::Throttle(throttle) => throttle,
+            Payload::PidsMax(pids) => pids,
+            Payload::MemoryPressure(memory) => memory,
             Payload::Lost(lost) => lost,
         }
     }
@@ -100,6 +116,9 @@ impl Payload {
             Payload::OomKill(oom) => oom.as_mut(),
             Payload::Exec(exec) => exec,
             Payload::Exit(exit) => exit,
+            Payload::Throttle(throttle) => throttle,
+            Payload::PidsMax(pids) => pids,
+            Payload::MemoryPressure(memory) => memory,
             Payload::Lost(lost) => lost,
         }
     }

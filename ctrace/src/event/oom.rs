@@ -356,10 +356,19 @@ impl Detail for Oom {
             (Some(Constraint::Mempolicy), ..) => "the mempolicy's memory nodes are full".to_owned(),
             (None, ..) => "constraint unknown".to_owned(),
         };
-        match self.memory {
-            Some(memory) => format!("{victim} killed: {why}, anon-rss {}", bytes(memory.anon_rss)),
-            None => format!("{victim} killed: {why}"),
+        let mut line = format!("{victim} killed: {why}");
+        if let Some(memory) = self.memory {
+            line += &format!(", anon-rss {}", bytes(memory.anon_rss));
         }
+        // Who asked for the memory is only worth a word where it was another process.
+        let trigger = &self.trigger.process;
+        if trigger
+            .pid
+            .is_some_and(|pid| subject.is_some_and(|victim| victim.process.pid != Some(pid)))
+        {
+            line += &format!(", triggered by {} of {}", trigger.label(), self.trigger.label());
+        }
+        line
     }
 
     fn evidence(&self, subject: Option<&Subject>) -> Vec<Evidence> {

@@ -3,21 +3,35 @@
 use serde_json::{Value, json};
 
 use super::{
-    CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, Namespaces, Oom, Pod, Process, VERSION, Via,
-    field,
+    CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, MemoryPressure, Namespaces, Oom, PidsMax,
+    Pod, Process, Throttle, VERSION, Via, field,
 };
 
-/// The schema of one line of `ctrace watch -o json`, in JSON Schema 2020-12.
+/// The types of events with the key of their payload.
+const TYPES: &[(&str, &str)] = &[
+    ("oom_kill", "oom"),
+    ("exec", "exec"),
+    ("exit", "exit"),
+    ("throttle", "throttle"),
+    ("pids_max", "pids"),
+    ("memory_pressure", "memory"),
+    ("lost", "lost"),
+];
+
+/// The schema of one line of `ctrace watch -o json`, in JSON Schema 2020-12. What it does not name is
+/// in no event.
 pub fn schema() -> Value {
-    let object = |properties: serde_json::Map<String, Value>| json!({ "properties": properties });
-    let pod = || ("pod", object(field::schema(Pod::FIELDS, &[])));
-    let mut container = field::schema(Container::FIELDS, &[pod()]);
+    let object = |properties: serde_json::Map<String, Value>| json!({ "type": "object", "properties": properties });
+    let labels = || ("labels", json!({ "additionalProperties": { "type": "string" } }));
+    let pod = || ("pod", object(field::schema(Pod::FIELDS, &[labels()])));
+    let of_container = || field::schema(Container::FIELDS, &[pod(), labels()]);
+    let mut container = of_container();
     container.insert(
         "outer".into(),
         json!({
             "type": "array",
             "description": "Containers around it, outermost first",
-            "items": object(field::schema(Container::FIELDS, &[pod()])),
+            "items": object(of_container()),
         }),
     );
     container.insert(
@@ -40,14 +54,18 @@ pub fn schema() -> Value {
                             exec, nsenter. null: neither",
         }),
     );
-    let mut trigger = field::schema(Process::FIELDS, &[]);
-    trigger.insert("container".into(), object(container.clone()));
-    trigger.insert("cgroup".into(), object(field::schema(CGROUP_FIELDS, &[])));
-    let levels = json!({ "items": object(field::schema(Level::FIELDS, &[])) });
-    let oom = field::schema(Oom::FIELDS, &[("trigger", object(trigger)), ("levels", levels)]);
-
     let nullable = |properties, doc| json!({ "type": ["object", "null"], "description": doc, "properties": properties });
-    json!({
+    let mut trigger = field::schema(Process::FIELDS, &[]);
+    trigger.insert("container".into(), nullable(container.clone(), "Its container; null: none"));
+    trigger.insert("cgroup".into(), nullable(field::schema(CGROUP_FIELDS, &[]), "Its cgroups"));
+    let levels = json!({ "items": object(field::schema(Level::FIELDS, &[])) });
+    let counters = json!({ "additionalProperties": { "type": "integer", "minimum": 0 } });
+    let oom = field::schema(
+        Oom::FIELDS,
+        &[("trigger", object(trigger)), ("levels", levels), ("memory_events", counters)],
+    );
+    let types: Vec<&str> = TYPES.iter().map(|(kind, _)| *kind).collect();
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ctrace event",
         "type": "object",
@@ -55,7 +73,7 @@ pub fn schema() -> Value {
         "properties": {
             "v": { "const": VERSION, "description": "Version of this schema" },
             "time": { "type": "string", "format": "date-time", "description": "When, UTC" },
-            "type": { "enum": ["oom_kill", "exec", "exit", "lost"], "description": "What happened" },
+            "type": { "enum": types, "description": "What happened" },
             "process": nullable(field::schema(Process::FIELDS, &[]), "Whom it is about"),
             "container": nullable(container, "Its container; null: none, or unknown"),
             "attribution": {
@@ -67,24 +85,86 @@ pub fn schema() -> Value {
             "oom": nullable(oom, "With type oom_kill"),
             "exec": nullable(field::schema(Exec::FIELDS, &[]), "With type exec"),
             "exit": nullable(field::schema(Exit::FIELDS, &[]), "With type exit"),
+            "throttle": nullable(field::schema(Throttle::FIELDS, &[]), "With type throttle"),
+            "pids": nullable(field::schema(PidsMax::FIELDS, &[]), "With type pids_max"),
+            "memory": nullable(
+                field::schema(MemoryPressure::FIELDS, &[]),
+                "With type memory_pressure",
+            ),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
-    })
+        "allOf": payloads(),
+    });
+    close(&mut schema);
+    schema
+}
+
+/// Each payload is there with its types, and only with them.
+fn payloads() -> Vec<Value> {
+    let mut keys: Vec<&str> = TYPES.iter().map(|(_, key)| *key).collect();
+    keys.dedup();
+    let rule = |key: &&str| {
+        let types = TYPES.iter().filter(|(_, of_type)| of_type == key);
+        let types: Vec<&str> = types.map(|(kind, _)| *kind).collect();
+        json!({
+            "if": { "properties": { "type": { "enum": types } } },
+            "then": { "required": [key] },
+            "else": { "properties": { (*key): false } },
+        })
+    };
+    keys.iter().map(rule).collect()
+}
+
+/// Says of every object that it has no other members than those that are named.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let is_object = match members.get("type") {
+                Some(Value::String(ty)) => ty == "object",
+                Some(Value::Array(types)) => types.contains(&"object".into()),
+                _ => false,
+            };
+            if is_object && !members.contains_key("additionalProperties") {
+                members.insert("additionalProperties".into(), false.into());
+            }
+            members.values_mut().for_each(close);
+        }
+        Value::Array(values) => values.iter_mut().for_each(close),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn nothing_unnamed_is_allowed() {
+        let schema = schema();
+        let container = &schema["properties"]["container"];
+        for closed in [
+            &schema,
+            container,
+            &container["properties"]["pod"],
+            &container["properties"]["outer"]["items"],
+            &schema["properties"]["oom"]["properties"]["trigger"],
+            &schema["properties"]["oom"]["properties"]["levels"]["items"],
+        ] {
+            assert_eq!(closed["additionalProperties"], false, "{closed}");
+        }
+        let labels = &container["properties"]["labels"]["additionalProperties"];
+        assert_eq!(labels["type"], "string");
+    }
+
     /// The schema in `docs` is this one; `CTRACE_UPDATE=1 cargo test` writes it anew.
     #[test]
     fn the_schema_file_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/event.schema.json");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.schema.json");
         let made = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
         if std::env::var_os("CTRACE_UPDATE").is_some() {
             std::fs::write(path, &made).expect("docs is writable");
         }
         let file = std::fs::read_to_string(path).expect("the schema file is there");
-        assert!(file == made, "docs/event.schema.json is stale: CTRACE_UPDATE=1 cargo test");
+        assert!(file == made, "docs/events.schema.json is stale: CTRACE_UPDATE=1 cargo test");
     }
 }

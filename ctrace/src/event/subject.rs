@@ -132,6 +132,16 @@ impl Subject {
         }
     }
 
+    /// A cgroup, and no process in particular.
+    pub fn of_cgroup(key: CgroupKey) -> Self {
+        Self { cgroup: Some(Cgroup { key, path: None }), ..Self::default() }
+    }
+
+    /// Whether it is a process, and not only a cgroup. No task has the id 0.
+    pub fn is_process(&self) -> bool {
+        self.process.tid != 0
+    }
+
     /// The cgroups that may name its container, the one that the event is counted on first.
     pub fn cgroups(&self) -> impl Iterator<Item = CgroupKey> + use<'_> {
         [self.cgroup.as_ref().map(|cgroup| cgroup.key), self.v2, self.v1].into_iter().flatten()

@@ -8,6 +8,7 @@ pub mod features;
 pub mod host;
 pub mod kallsyms;
 pub mod kmsg;
+pub mod limits;
 
 pub use btf::{ArgType, Btf, BtfError, Prototype};
 pub use cgroups::{CgroupLayout, Hierarchy, LayoutKind, Version};

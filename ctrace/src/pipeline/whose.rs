@@ -27,6 +27,7 @@ use crate::{
     event::{Attribution, Cgroup, CgroupKey, Container, Detail, Subject},
     filter::Filter,
     kernel::clock,
+    probes::Living,
 };
 
 /// Attribution, with the ring that it lives on.
@@ -122,6 +123,19 @@ impl Whose {
             true => Some(NAME_WAIT),
             false => self.awaits_pod(attribution).then_some(POD_WAIT),
         }
+    }
+
+    /// Whether a cgroup is still there, as far as is known.
+    pub fn lives(&self, place: &Place) -> bool {
+        self.attributor.lives(CgroupKey { hierarchy: place.hierarchy, id: place.id })
+    }
+
+    /// The container of a cgroup, where that is asked for.
+    pub fn container_of(&mut self, place: &Place) -> Option<Arc<Container>> {
+        let key = CgroupKey { hierarchy: place.hierarchy, id: place.id };
+        let found = self.attributor.of_place(key, clock::boot_now());
+        let is_wanted = self.filter.as_ref().is_none_or(|filter| filter.may_want(&found));
+        found.container.filter(|_| is_wanted)
     }
 
     fn awaits_pod(&self, attribution: &Attribution) -> bool {
@@ -233,6 +247,22 @@ impl Whose {
 
     fn name(&mut self, cgroup: &mut Cgroup) {
         cgroup.path = self.attributor.path(cgroup.key);
+    }
+}
+
+impl Living for Whose {
+    fn generation(&self) -> u64 {
+        self.attributor.turnover()
+    }
+
+    fn of(&self, hierarchy: u32) -> Vec<CgroupKey> {
+        let mut living = self.attributor.living();
+        living.retain(|key| key.hierarchy == hierarchy);
+        living
+    }
+
+    fn path(&mut self, key: CgroupKey) -> Option<Arc<str>> {
+        self.attributor.path(key)
     }
 }
 

@@ -4,20 +4,33 @@
 //! [`crate::event`], and a line in [`PROBES`].
 
 pub mod lifecycle;
+pub mod memory;
 pub mod offsets;
 pub mod oom;
+pub mod pids;
 pub mod process;
+mod sampled;
+pub mod throttle;
+
+use std::sync::Arc;
 
 use aya::Ebpf;
 use ctrace_common::Kind;
 
 use crate::{
-    event::{Payload, Subject},
+    event::{CgroupKey, Payload, Subject},
     kernel::Facts,
 };
 
 /// Every probe there is. `watch --events`, `check` and the documentation go by this table.
-pub const PROBES: &[&dyn Probe] = &[&oom::Oom, &process::ExecProbe, &process::ExitProbe];
+pub const PROBES: &[&dyn Probe] = &[
+    &oom::Oom,
+    &process::ExecProbe,
+    &process::ExitProbe,
+    &throttle::Throttle,
+    &pids::Pids,
+    &memory::Memory,
+];
 
 /// A family of events with the hooks that see them.
 pub trait Probe: Sync {
@@ -71,6 +84,25 @@ pub trait Decoder {
     fn tick(&mut self, _now_ns: u64) -> Vec<(Subject, Payload)> {
         Vec::new()
     }
+    /// As [`Decoder::tick`], events that the files of the cgroups tell. `is_end`: it is the last time.
+    fn look(
+        &mut self,
+        _living: &mut dyn Living,
+        _now_ns: u64,
+        _is_end: bool,
+    ) -> Vec<(Subject, Payload)> {
+        Vec::new()
+    }
+}
+
+/// The cgroups that live, as far as is known.
+pub trait Living {
+    /// Another number when one came or went.
+    fn generation(&self) -> u64;
+    /// Those of a hierarchy.
+    fn of(&self, hierarchy: u32) -> Vec<CgroupKey>;
+    /// The path of one from the root of its hierarchy, where all of it is known.
+    fn path(&mut self, key: CgroupKey) -> Option<Arc<str>>;
 }
 
 /// Bytes that are no record of this build.

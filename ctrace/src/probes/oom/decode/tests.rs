@@ -214,10 +214,15 @@ fn the_kernel_s_log_has_the_last_word() {
 
 #[test]
 fn text() {
-    let text = render(&mut Text::new(false, jiff::tz::TimeZone::UTC), decode(&record()));
+    let text = || Text::new(false, jiff::tz::TimeZone::UTC);
+    let line = render(&mut text(), decode(&record()));
     let expected = "\
-20:15:01.123 oom_kill  batch  tail[1991] killed: limit 64.0 MiB of /docker/c1effd65a1b2… hit, \
-anon-rss 62.5 MiB
+20:15:01.123  batch         oom_kill  tail[1991] killed: limit 64.0 MiB of /docker/c1effd65a1b2… hit, \
+anon-rss 62.5 MiB, triggered by sh[1992] of unknown cgroup
+";
+    assert_eq!(line, expected);
+    // A line break that is escaped takes the indent of the next line with it.
+    let evidence = "    \
     victim      tail[1991], ppid 1960, uid 0, container pid 7
     container   batch, docker c1effd65a1b2, image bb:latest
     trigger     sh[1992], ppid 1960, uid 0, unknown cgroup
@@ -230,7 +235,8 @@ anon-rss 62.5 MiB
     events      oom_kill 1, failcnt 12
     oom         id 72000000, oom_score_adj 0
 ";
-    assert_eq!(text, expected);
+    let verbose = render(&mut text().verbose(true), decode(&record()));
+    assert_eq!(verbose, format!("{expected}{evidence}"));
 }
 
 #[test]
@@ -252,7 +258,8 @@ fn json() {
 fn hostile_names_stay_on_their_line() {
     let mut record = record();
     record.victim = identity(1991, b"\x1b[31m\n\"\xff\x07");
-    let text = render(&mut Text::new(false, jiff::tz::TimeZone::UTC), decode(&record));
+    let mut text = Text::new(false, jiff::tz::TimeZone::UTC).verbose(true);
+    let text = render(&mut text, decode(&record));
     assert!(text.contains("\\x1b[31m\\n\"\u{fffd}\\x07[1991]"), "{text}");
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
     let line = render(&mut Json, decode(&record));

@@ -1,0 +1,46 @@
+//! An event as a tree of values: what JSON shows, and what conditions ask.
+
+use super::{
+    CGROUP_FIELDS, Event, Namespaces, Process, VERSION, container_value,
+    field::{Value, object},
+    rfc3339,
+};
+
+/// Members of every event, in their order.
+const HEAD: [&str; 3] = ["v", "time", "type"];
+/// Members of an event that is about somebody.
+const WHOSE: [&str; 5] = ["process", "container", "attribution", "cgroup", "namespaces"];
+
+impl Event {
+    /// All of it.
+    pub fn value(&self) -> Value<'_> {
+        let whose: &[&str] = if self.subject.is_some() { &WHOSE } else { &[] };
+        let payload = [self.payload.detail().key()];
+        let names = HEAD.iter().chain(whose).chain(&payload);
+        Value::Object(names.map(|name| ((*name).into(), self.member(name))).collect())
+    }
+
+    /// One member of it, without making the others; null where it has none of this name.
+    pub fn member(&self, name: &str) -> Value<'_> {
+        match (name, &self.subject) {
+            ("v", _) => VERSION.into(),
+            ("time", _) => rfc3339(self.time_ns).into(),
+            ("type", _) => self.payload.type_name().into(),
+            ("process", Some(subject)) => {
+                let process = subject.is_process().then_some(&subject.process);
+                process.map(|process| object(Process::FIELDS, process)).into()
+            }
+            ("container", Some(subject)) => container_value(subject),
+            ("attribution", Some(subject)) => subject.attribution.via.name().into(),
+            ("cgroup", Some(subject)) => object(CGROUP_FIELDS, subject),
+            ("namespaces", Some(subject)) => {
+                let namespaces = subject.is_process().then_some(&subject.namespaces);
+                namespaces.map(|namespaces| object(Namespaces::FIELDS, namespaces)).into()
+            }
+            (name, _) => {
+                let detail = self.payload.detail();
+                if name == detail.key() { detail.value() } else { Value::Null }
+            }
+        }
+    }
+}
