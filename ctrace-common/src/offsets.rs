@@ -187,3 +187,77 @@ offsets! {
         control_chosen,
     }
 }
+
+offsets! {
+    /// Registers, filters and signals, for [`crate::event::seccomp::Seccomp`].
+    SeccompOffsets {
+        /// `task_struct.seccomp.mode`
+        mode,
+        /// `task_struct.seccomp.filter`
+        filter,
+        /// `seccomp_filter.prev`
+        filter_prev,
+        /// `seccomp_filter.notif`
+        filter_notif,
+        /// `task_struct.ptrace`
+        ptrace,
+        /// `task_struct.pending.signal`
+        pending,
+        /// `task_struct.stack`
+        stack,
+        /// `task_struct.sighand`
+        sighand,
+        /// `sighand_struct.action[SIGSYS - 1].sa.sa_flags`
+        sigsys_flags,
+        /// The word of `task_struct.thread_info` that tells a call of the 32-bit ABI.
+        compat,
+        /// Its bit, a mask.
+        compat_mask,
+        /// The word of `task_struct.thread_info` that tells `PTRACE_SYSEMU`.
+        emulated,
+        /// Its bit, a mask.
+        emulated_mask,
+        /// 1 where the kernel has the helper `bpf_task_pt_regs`.
+        has_task_pt_regs,
+        /// Bytes from the bottom of a task's stack to its `pt_regs`.
+        stack_to_regs,
+        /// `pt_regs`: the system call's number.
+        nr,
+        /// `pt_regs`: what the system call returns.
+        result,
+        /// `pt_regs`: the first argument.
+        arg0,
+        /// The second.
+        arg1,
+        /// The third.
+        arg2,
+        /// The fourth.
+        arg3,
+        /// The fifth.
+        arg4,
+        /// The sixth.
+        arg5,
+        /// `pt_regs`: the first argument of the 32-bit ABI.
+        compat_arg0,
+        /// The second.
+        compat_arg1,
+        /// The third.
+        compat_arg2,
+        /// The fourth.
+        compat_arg3,
+        /// The fifth.
+        compat_arg4,
+        /// The sixth.
+        compat_arg5,
+        /// `kernel_siginfo.si_errno`
+        info_errno,
+        /// `kernel_siginfo.si_code`
+        info_code,
+        /// `kernel_siginfo._sifields._sigsys._syscall`
+        info_syscall,
+        /// 1: repeated denials are counted and not sent.
+        fold,
+        /// 1: processes with a filter are remembered when they end.
+        keep_ended,
+    }
+}

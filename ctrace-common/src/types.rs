@@ -27,11 +27,13 @@ pub enum Kind {
     Exec = 8,
     /// The last thread of a process ends: [`crate::event::process::Exit`].
     Exit = 9,
+    /// A seccomp filter denied a system call: [`crate::event::seccomp::Seccomp`].
+    Seccomp = 10,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::CgroupPath,
         Kind::OomKill,
         Kind::CgroupMkdir,
@@ -41,9 +43,10 @@ impl Kind {
         Kind::Fork,
         Kind::Exec,
         Kind::Exit,
+        Kind::Seccomp,
     ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 10;
+    pub const SLOTS: u32 = 11;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
@@ -57,13 +60,14 @@ impl Kind {
             Kind::Fork => "fork",
             Kind::Exec => "exec",
             Kind::Exit => "exit",
+            Kind::Seccomp => "seccomp",
         }
     }
 
     /// The ring that carries it.
     pub const fn ring(self) -> Ring {
         match self {
-            Kind::CgroupPath | Kind::OomKill => Ring::Rare,
+            Kind::CgroupPath | Kind::OomKill | Kind::Seccomp => Ring::Rare,
             Kind::CgroupMkdir
             | Kind::CgroupRmdir
             | Kind::CgroupRelease

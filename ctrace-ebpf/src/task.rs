@@ -43,10 +43,16 @@ impl Task {
     /// Whether its mount namespace is the host's, or it has none (any more).
     #[inline(always)]
     pub fn is_in_host(self) -> bool {
+        let inode = self.mnt_ns();
+        inode == 0 || inode == global!(SETTINGS, host_mnt_ns)
+    }
+
+    /// Inode of its mount namespace; 0: it has none (any more).
+    #[inline(always)]
+    pub fn mnt_ns(self) -> u32 {
         let nsproxy = self.0.follow(global!(TASK_OFFSETS, nsproxy));
         let mnt_ns = nsproxy.follow(global!(TASK_OFFSETS, nsproxy_mnt));
-        let inode: u32 = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));
-        inode == 0 || inode == global!(SETTINGS, host_mnt_ns)
+        mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum))
     }
 
     #[inline(always)]

@@ -80,7 +80,7 @@ pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>
         let probe = family_of(family)?;
         match wanted.iter_mut().find(|one| one.probe.name() == family) {
             Some(one) => one.asked.all |= all,
-            None => wanted.push(Wanted { probe, asked: Asked { all } }),
+            None => wanted.push(Wanted { probe, asked: Asked { all, ..Asked::default() } }),
         }
     }
     for family in excluded {

@@ -37,7 +37,9 @@ fn programs_do_not_grow_unseen() {
             counts.iter().filter_map(|(name, count)| Some((name, (*count)?))).collect();
         println!("  {}", serde_json::to_string(&BTreeMap::from([(&series, &told)]))?);
         if told.is_empty() {
-            return Err(cannot("the count of verified instructions is told by Linux 5.16 and newer"));
+            return Err(cannot(
+                "the count of verified instructions is told by Linux 5.16 and newer",
+            ));
         }
         let Some(known) = table.get(&series) else {
             return Err(cannot(format!("the table has no figures of Linux {series}")));

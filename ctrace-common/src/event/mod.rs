@@ -3,3 +3,4 @@
 pub mod cgroup;
 pub mod oom;
 pub mod process;
+pub mod seccomp;

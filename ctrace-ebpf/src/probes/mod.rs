@@ -3,3 +3,4 @@
 mod lifecycle;
 mod oom;
 mod process;
+mod seccomp;

@@ -20,7 +20,8 @@ use crate::{
     loader::{self, Attached, Filtered, Planned},
     output::Output,
     pipeline::{self, Stages, Summary},
-    plan::{self, Limits, Plan, RingSizes},
+    plan::{self, Limits, Plan, RingSizes, Wanted},
+    probes::seccomp::Pairing,
     sink::{Json, Sink, Text},
 };
 
@@ -60,6 +61,14 @@ pub struct Args {
     /// Ask at this socket: cri:PATH, docker:PATH or podman:PATH (repeatable)
     #[arg(long, value_name = "SOCKET", value_parser = Socket::parse)]
     enrich_socket: Vec<Socket>,
+    /// How denials by seccomp that return an error are seen where functions cannot be hooked: by
+    /// pairing the entry and exit of every system call, which costs some ns each. off: not at all.
+    /// on: by pairing even where there is a better way
+    #[arg(long, value_enum, default_value_t = Pairing::Auto, value_name = "HOW")]
+    seccomp_pairing: Pairing,
+    /// Show each denial by seccomp; if absent, those alike are counted and shown once a second
+    #[arg(long)]
+    no_fold: bool,
     /// End after this time, for example 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = plan::parse_duration)]
     duration: Option<Duration>,
@@ -87,9 +96,9 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Events: oom (victims of the kernel's OOM killer), throttle (CPU quotas used up), pids (forks refused at
-pids.max), memory (limits of memory reached), and only if named: exec (processes that run another
-program), exit (processes that end).
+Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies),
+throttle (CPU quotas used up), pids (forks refused at pids.max), memory (limits of memory reached), and
+only if named: exec (processes that run another program), exit (processes that end).
 
 Of one kind of filter one must fit, of different kinds all. A container that starts later and fits is
 seen from its first event.
@@ -116,8 +125,13 @@ Exit codes: 0 ended as asked, 1 failed, 2 bad usage.";
 
 impl Args {
     fn plan(self) -> Result<Plan> {
+        let mut probes = plan::parse_probes(&self.events, &self.exclude).map_err(Usage)?;
+        for Wanted { probe: _, asked } in &mut probes {
+            asked.seccomp_pairing = self.seccomp_pairing;
+            asked.no_fold = self.no_fold;
+        }
         Ok(Plan {
-            probes: plan::parse_probes(&self.events, &self.exclude).map_err(Usage)?,
+            probes,
             filter: Filter {
                 pids: self.pid,
                 cgroups: self.cgroup,

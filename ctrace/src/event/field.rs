@@ -21,6 +21,8 @@ pub enum Type {
     Objects,
     /// A list of [`Type::Text`]s.
     Texts,
+    /// A list of [`Type::Number`]s.
+    Numbers,
     /// Yes or no.
     Flag,
 }
@@ -32,7 +34,7 @@ impl Type {
             Type::Text => "string",
             Type::Number | Type::Signed | Type::Bytes => "integer",
             Type::Object => "object",
-            Type::Objects | Type::Texts => "array",
+            Type::Objects | Type::Texts | Type::Numbers => "array",
             Type::Flag => "boolean",
         }
     }

@@ -12,6 +12,7 @@ mod oom;
 mod pids;
 mod process;
 mod schema;
+mod seccomp;
 mod selector;
 mod subject;
 pub mod text;
@@ -28,6 +29,7 @@ pub use oom::{Constraint, Level, Memory, Oom, OomVia};
 pub use pids::PidsMax;
 pub use process::{Exec, Exit, signal_name};
 pub use schema::schema;
+pub use seccomp::{Seccomp, SeccompAction};
 pub use selector::{is_hex64, matches};
 pub use subject::*;
 pub use throttle::Throttle;
@@ -54,6 +56,7 @@ pub enum Payload {
     Throttle(Throttle),
     PidsMax(PidsMax),
     MemoryPressure(MemoryPressure),
+    Seccomp(Seccomp),
     Lost(Lost),
 }
 
@@ -95,6 +98,7 @@ impl Payload {
             Payload::Throttle(_) => "throttle",
             Payload::PidsMax(_) => "pids_max",
             Payload::MemoryPressure(_) => "memory_pressure",
+            Payload::Seccomp(_) => "seccomp",
             Payload::Lost(_) => "lost",
         }
     }
@@ -107,6 +111,7 @@ impl Payload {
             Payload::Throttle(throttle) => throttle,
             Payload::PidsMax(pids) => pids,
             Payload::MemoryPressure(memory) => memory,
+            Payload::Seccomp(seccomp) => seccomp,
             Payload::Lost(lost) => lost,
         }
     }
@@ -119,6 +124,7 @@ impl Payload {
             Payload::Throttle(throttle) => throttle,
             Payload::PidsMax(pids) => pids,
             Payload::MemoryPressure(memory) => memory,
+            Payload::Seccomp(seccomp) => seccomp,
             Payload::Lost(lost) => lost,
         }
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, MemoryPressure, Namespaces, Oom, PidsMax,
-    Pod, Process, Throttle, VERSION, Via, field,
+    Pod, Process, Seccomp, Throttle, VERSION, Via, field,
 };
 
 /// The types of events with the key of their payload.
@@ -12,6 +12,7 @@ const TYPES: &[(&str, &str)] = &[
     ("oom_kill", "oom"),
     ("exec", "exec"),
     ("exit", "exit"),
+    ("seccomp", "seccomp"),
     ("throttle", "throttle"),
     ("pids_max", "pids"),
     ("memory_pressure", "memory"),
@@ -91,6 +92,7 @@ pub fn schema() -> Value {
                 field::schema(MemoryPressure::FIELDS, &[]),
                 "With type memory_pressure",
             ),
+            "seccomp": nullable(field::schema(Seccomp::FIELDS, &[]), "With type seccomp"),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
         "allOf": payloads(),

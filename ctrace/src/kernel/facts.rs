@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Btf, Capabilities, CgroupLayout, Features, Lockdown, features::Trial, host};
+use super::{AuditLog, Btf, Capabilities, CgroupLayout, Features, Lockdown, features::Trial, host};
 
 /// Facts about the running kernel. Drop them once programs are loaded, not before: they hold the
 /// BTF, which is large, and the hooks of the trial.
@@ -25,6 +25,8 @@ pub struct Facts {
     pub nodes_with_memory: u64,
     /// Inode of the host's mount namespace.
     pub host_mnt_ns: u32,
+    /// Whether the audit log can be listened to, or why not.
+    pub audit: Result<(), String>,
     /// Keeps attaching fast until programs are loaded.
     _trial: Trial,
 }
@@ -51,6 +53,7 @@ impl Facts {
             // A kernel without NUMA has node 0 only.
             nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
             host_mnt_ns: host::mnt_ns().context("cannot read the host's mount namespace")?,
+            audit: AuditLog::open().map(drop).map_err(|error| error.to_string()),
             _trial: trial,
         })
     }

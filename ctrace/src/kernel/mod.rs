@@ -1,5 +1,6 @@
 //! Read-only facts about the running kernel.
 
+pub mod audit;
 pub mod btf;
 pub mod cgroups;
 pub mod clock;
@@ -9,7 +10,9 @@ pub mod host;
 pub mod kallsyms;
 pub mod kmsg;
 pub mod limits;
+pub mod process;
 
+pub use audit::{AuditLog, AuditRead, AuditSeccomp};
 pub use btf::{ArgType, Btf, BtfError, Prototype};
 pub use cgroups::{CgroupLayout, Hierarchy, LayoutKind, Version};
 pub use facts::{Facts, require_privileges};

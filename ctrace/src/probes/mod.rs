@@ -10,6 +10,7 @@ pub mod oom;
 pub mod pids;
 pub mod process;
 mod sampled;
+pub mod seccomp;
 pub mod throttle;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &throttle::Throttle,
     &pids::Pids,
     &memory::Memory,
+    &seccomp::SeccompProbe,
 ];
 
 /// A family of events with the hooks that see them.
@@ -66,6 +68,10 @@ pub trait Probe: Sync {
 pub struct Asked {
     /// Everything, and not only what is rare or slow: `family:all`.
     pub all: bool,
+    /// How the denials by seccomp are seen that return an error.
+    pub seccomp_pairing: seccomp::Pairing,
+    /// Each denial by seccomp is an event of its own.
+    pub no_fold: bool,
 }
 
 /// Turns one probe's records into events.

@@ -68,6 +68,8 @@ fn type_style(payload: &Payload) -> Style {
         Payload::Throttle(_) | Payload::PidsMax(_) | Payload::MemoryPressure(_) => {
             AnsiColor::Yellow.on_default()
         }
+        Payload::Seccomp(seccomp) if seccomp.action.is_kill() => AnsiColor::Red.on_default().bold(),
+        Payload::Seccomp(_) => AnsiColor::Yellow.on_default(),
         Payload::Lost(_) => AnsiColor::Yellow.on_default().bold(),
     }
 }
