@@ -261,3 +261,39 @@ offsets! {
         keep_ended,
     }
 }
+
+offsets! {
+    /// Of the probe of processes that end.
+    ExitOptions {
+        /// 1: every end; else those by a signal, and of first processes of pid namespaces.
+        all,
+    }
+}
+
+offsets! {
+    /// `siginfo` and how a task takes signals, for [`crate::event::signal::Signal`].
+    SignalOffsets {
+        /// 1: every signal; else those that end a process or ask a container to end.
+        all,
+        /// `task_struct.sighand`
+        task_sighand,
+        /// `task_struct.blocked`
+        task_blocked,
+        /// `task_struct.ptrace`
+        task_ptrace,
+        /// `signal_struct.nr_threads`
+        signal_nr_threads,
+        /// `sighand_struct.action`
+        sighand_action,
+        /// Size of one `struct k_sigaction`.
+        sigaction_size,
+        /// `k_sigaction.sa.sa_handler`
+        sigaction_handler,
+        /// `kernel_siginfo.si_code`
+        info_code,
+        /// `kernel_siginfo._sifields._sigfault._addr`
+        info_address,
+        /// `kernel_siginfo._sifields._sigsys._syscall`
+        info_syscall,
+    }
+}

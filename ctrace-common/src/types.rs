@@ -29,11 +29,13 @@ pub enum Kind {
     Exit = 9,
     /// A seccomp filter denied a system call: [`crate::event::seccomp::Seccomp`].
     Seccomp = 10,
+    /// A signal was sent: [`crate::event::signal::Signal`].
+    Signal = 11,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::CgroupPath,
         Kind::OomKill,
         Kind::CgroupMkdir,
@@ -44,9 +46,10 @@ impl Kind {
         Kind::Exec,
         Kind::Exit,
         Kind::Seccomp,
+        Kind::Signal,
     ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 11;
+    pub const SLOTS: u32 = 12;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
@@ -61,13 +64,14 @@ impl Kind {
             Kind::Exec => "exec",
             Kind::Exit => "exit",
             Kind::Seccomp => "seccomp",
+            Kind::Signal => "signal",
         }
     }
 
     /// The ring that carries it.
     pub const fn ring(self) -> Ring {
         match self {
-            Kind::CgroupPath | Kind::OomKill | Kind::Seccomp => Ring::Rare,
+            Kind::CgroupPath | Kind::OomKill | Kind::Seccomp | Kind::Signal => Ring::Rare,
             Kind::CgroupMkdir
             | Kind::CgroupRmdir
             | Kind::CgroupRelease

@@ -65,6 +65,36 @@ impl Task {
         self.0.follow(global!(TASK_OFFSETS, signal))
     }
 
+    /// The `struct upid` of its process in its own pid namespace, and that namespace's level; the
+    /// initial one has level 0.
+    #[inline(always)]
+    fn own_upid(self) -> (Address, u32) {
+        // `numbers` holds the process's ids from the initial namespace (0) to its own (`level`).
+        let pid = self.signal().follow(global!(TASK_OFFSETS, signal_tgid_pid));
+        let level: u32 = pid.read(global!(TASK_OFFSETS, pid_level));
+        let numbers = pid.member(global!(TASK_OFFSETS, pid_numbers));
+        let own = numbers.0 + level as u64 * global!(TASK_OFFSETS, upid_size) as u64;
+        (Address(own), level)
+    }
+
+    /// Whether its process is the first of a pid namespace that is not the host's: such as a
+    /// container's.
+    #[inline(always)]
+    pub fn is_first_in_nested_pid_ns(self) -> bool {
+        let (own, level) = self.own_upid();
+        let number: u32 = own.read(global!(TASK_OFFSETS, upid_nr));
+        number == 1 && level > 0
+    }
+
+    /// Fills `identity` with the task, under the name of its process: a thread may have one of its
+    /// own.
+    #[inline(always)]
+    pub fn identify_process(self, identity: &mut TaskIdentity) {
+        self.identify(identity);
+        let leader = self.0.follow(global!(TASK_OFFSETS, group_leader));
+        identity.comm = leader.read(global!(TASK_OFFSETS, comm));
+    }
+
     /// Fills `identity` with all that can be read of the task.
     #[inline(always)]
     pub fn identify(self, identity: &mut TaskIdentity) {
@@ -98,11 +128,7 @@ impl Task {
         identity.net_ns_id = net_ns.read(global!(TASK_OFFSETS, net_id));
         identity.comm = task.read(global!(TASK_OFFSETS, comm));
 
-        // `numbers` holds the process's ids from the initial namespace (0) to its own (`level`).
-        let pid = self.signal().follow(global!(TASK_OFFSETS, signal_tgid_pid));
-        let level: u32 = pid.read(global!(TASK_OFFSETS, pid_level));
-        let numbers = pid.member(global!(TASK_OFFSETS, pid_numbers));
-        let own = Address(numbers.0 + level as u64 * global!(TASK_OFFSETS, upid_size) as u64);
+        let (own, level) = self.own_upid();
         identity.pid_in_ns = own.read(global!(TASK_OFFSETS, upid_nr));
         let pid_ns = own.follow(global!(TASK_OFFSETS, upid_ns));
         identity.pid_ns = pid_ns.read(global!(TASK_OFFSETS, pid_ns_inum));

@@ -6,7 +6,7 @@ use wildmatch::WildMatch;
 
 pub use condition::Condition;
 
-use crate::event::{Attribution, Container, Event, Pod, Process, matches};
+use crate::event::{Attribution, Container, Event, Pod, Process, Subject, matches};
 
 /// What an event must be to be shown: one of each list that is not empty, and all of the conditions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,12 +30,21 @@ pub struct Filter {
 impl Filter {
     /// Whether an event is wanted. Gaps in the stream always are.
     pub fn wants(&self, event: &Event) -> bool {
-        let Some(subject) = &event.subject else { return true };
+        let is_asked_for = || event.about().any(|subject| self.wants_subject(subject));
+        event.subject.is_none()
+            || (is_asked_for() && self.conditions.iter().all(|condition| condition.holds(event)))
+    }
+
+    /// Whether one of the event's processes is asked for, whoever's it is.
+    pub fn wants_a_process(&self, event: &Event) -> bool {
+        event.subject.is_none() || event.about().any(|one| self.wants_process(&one.process))
+    }
+
+    fn wants_subject(&self, subject: &Subject) -> bool {
         let counted_on = subject.cgroup.as_ref().and_then(|cgroup| cgroup.path.as_deref());
         self.wants_process(&subject.process)
             && (self.wants_path(&subject.attribution) || self.is_below(counted_on))
             && self.wants_container(&subject.attribution)
-            && self.conditions.iter().all(|condition| condition.holds(event))
     }
 
     /// Whether anything is asked that a cgroup or a namespace can answer.
@@ -54,7 +63,7 @@ impl Filter {
     }
 
     /// Whether the process is asked for, whoever's it is.
-    pub fn wants_process(&self, process: &Process) -> bool {
+    fn wants_process(&self, process: &Process) -> bool {
         self.pids.is_empty() || process.pid.is_some_and(|pid| self.pids.contains(&pid))
     }
 
@@ -115,7 +124,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{CgroupKey, Exit, Payload, Subject};
+    use crate::event::{CgroupKey, Deadliness, Exit, Oom, Payload, Signal, SignalVia};
 
     fn container(name: &str, image: &str, pod: Option<(&str, &str)>) -> Arc<Container> {
         let pod = pod.map(|(namespace, name)| Pod {
@@ -171,6 +180,35 @@ mod tests {
         };
         assert!(filter("out", "kind").wants(&nested));
         assert!(!filter("out", "bb").wants(&nested));
+    }
+
+    #[test]
+    fn a_signals_sender_counts_but_not_an_oom_kills_trigger() {
+        let [web, db] = ["web", "db"].map(|name| Some(container(name, "bb", None)));
+        let other = event(db, vec![], "/db").subject.expect("made so");
+        let of = |payload| Event { payload, ..event(web.clone(), vec![], "/web") };
+        let signal = of(Payload::Signal(Box::new(Signal {
+            number: 9,
+            code: 0,
+            via: SignalVia::Process,
+            sender: Some(other.clone()),
+            is_group: true,
+            result: 0,
+            address: None,
+            syscall: None,
+            deadliness: Deadliness::Fatal,
+            init: None,
+        })));
+        let kill = of(Payload::OomKill(Box::new(Oom { trigger: other, ..Oom::default() })));
+        let filter = |name, path: &[&str]| Filter {
+            containers: list(&[name]),
+            cgroups: list(path),
+            ..Filter::default()
+        };
+        assert!(filter("web", &[]).wants(&signal) && filter("db", &[]).wants(&signal));
+        assert!(!filter("y", &[]).wants(&signal));
+        assert!(!filter("db", &["/web"]).wants(&signal), "not a half of each");
+        assert!(filter("web", &[]).wants(&kill) && !filter("db", &[]).wants(&kill));
     }
 
     #[test]

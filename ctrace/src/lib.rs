@@ -14,6 +14,7 @@
 //! - `event` imports nothing of ctrace but `ctrace-common`.
 //! - `filter`, `report` and `sink` import `event` alone: never aya, probes, kernel or each other.
 //! - `attribute` imports `event`; it never fails, it answers "unknown".
+//! - `verdict` imports `event` alone.
 //! - `enrich` imports `event` alone; it has a thread of its own and no event waits for it.
 //! - aya's programs appear in `loader` alone, its maps in `loader`, `collect` and `pipeline`.
 //! - Only `pipeline` and `cli` see all stages; nothing imports `cli`.
@@ -34,3 +35,4 @@ pub mod plan;
 pub mod probes;
 pub mod report;
 pub mod sink;
+mod verdict;

@@ -16,7 +16,8 @@ use crate::{
     kernel::Facts,
     plan::{RingSizes, Wanted},
     probes::{
-        Asked, Attach, Decoder, Hook, Probe, ProbePlan, Program, Unsupported, lifecycle, offsets,
+        Asked, Attach, Decoder, Hidden, Hook, Probe, ProbePlan, Program, Unsupported, lifecycle,
+        offsets,
     },
 };
 
@@ -58,15 +59,17 @@ pub struct Loaded {
 pub struct Planned {
     pub probe: &'static dyn Probe,
     asked: Asked,
+    is_shown: bool,
     /// Or why it cannot run here.
     pub plan: Result<ProbePlan, Unsupported>,
 }
 
 /// Asks every probe for its plan.
 pub fn plan(wanted: &[Wanted], facts: &Facts) -> Vec<Planned> {
-    let plan = |Wanted { probe, asked }: &Wanted| Planned {
+    let plan = |Wanted { probe, asked, is_shown }: &Wanted| Planned {
         probe: *probe,
         asked: asked.clone(),
+        is_shown: *is_shown,
         plan: probe.plan(facts, asked),
     };
     wanted.iter().map(plan).collect()
@@ -87,7 +90,7 @@ pub fn load(
     let plans: Vec<_> =
         planned.iter().filter_map(|one| Some((one.probe, one.plan.as_ref().ok()?))).collect();
     if plans.is_empty() && !planned.is_empty() {
-        let reasons = planned.iter().filter_map(|Planned { probe, plan, asked: _ }| {
+        let reasons = planned.iter().filter_map(|Planned { probe, plan, .. }| {
             Some(format!("{}: {}", probe.name(), plan.as_ref().err()?))
         });
         return Err(anyhow!("no probe can run here: {}", reasons.collect::<Vec<_>>().join("; ")));
@@ -140,7 +143,10 @@ pub fn load(
     let decoders = planned
         .iter()
         .filter(able)
-        .map(|Planned { probe, asked, plan: _ }| probe.decoder(facts, asked, &mut programs))
+        .map(|Planned { probe, asked, is_shown, plan: _ }| {
+            let decoder = probe.decoder(facts, asked, &mut programs)?;
+            Ok(if *is_shown { decoder } else { Box::new(Hidden(decoder)) })
+        })
         .collect::<Result<_>>()?;
     let mut take = |name: &str| {
         programs.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))

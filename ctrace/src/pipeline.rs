@@ -37,6 +37,7 @@ use crate::{
     plan::Limits,
     probes::{Decoder, Living},
     report::Report,
+    verdict::Verdicts,
 };
 pub use follow::{Follow, follow};
 pub use turns::Happening;
@@ -47,6 +48,9 @@ const CHANNEL: usize = 4096;
 /// How long an event waits for its container's name, which is written about when the container
 /// starts.
 const NAME_WAIT: Duration = Duration::from_millis(250);
+/// How long the end of a process waits for the OOM kill that it may be of: the kernel sends the
+/// signal, and tells of the kill while its victim already ends on another CPU.
+const VERDICT_WAIT: Duration = Duration::from_millis(50);
 /// Events that wait for what a filter asks about their container; more are judged without.
 const MAX_HELD: usize = 4096;
 /// How often what is gone is forgotten, and lost records are made up for.
@@ -117,6 +121,7 @@ pub async fn run(
         losses: Losses::new(drops),
         totals,
         turnover: 0,
+        verdicts: Verdicts::default(),
         held: VecDeque::new(),
         unjudged: 0,
         is_tree_lossy: false,
@@ -135,7 +140,7 @@ pub async fn run(
         tokio::select! {
             ready = rare.readable_mut() => {
                 let mut ready = ready?;
-                let (drained, is_empty) = router.drain(ready.get_inner_mut());
+                let (drained, is_empty) = router.drain(ready.get_inner_mut(), None);
                 router.rare_ns = drained;
                 if is_empty {
                     ready.clear_ready();
@@ -143,7 +148,8 @@ pub async fn run(
             }
             ready = bulk.readable_mut() => {
                 let mut ready = ready?;
-                let (drained, is_empty) = router.drain(ready.get_inner_mut());
+                let (drained, is_empty) =
+                    router.drain(ready.get_inner_mut(), Some(rare.get_mut()));
                 router.bulk_ns = drained;
                 if is_empty {
                     ready.clear_ready();
@@ -167,8 +173,8 @@ pub async fn run(
             },
             () = at(held_until) => router.release(false),
             _ = care.tick() => {
-                router.rare_ns = router.drain_all(rare.get_mut());
-                router.bulk_ns = router.drain_all(bulk.get_mut());
+                router.rare_ns = router.drain_all(rare.get_mut(), None);
+                router.bulk_ns = router.drain_all(bulk.get_mut(), Some(rare.get_mut()));
                 router.tick(false);
                 router.care();
             }
@@ -178,8 +184,8 @@ pub async fn run(
         }
     }
     // What happened before the end belongs to it.
-    router.drain_all(rare.get_mut());
-    router.drain_all(bulk.get_mut());
+    router.drain_all(rare.get_mut(), None);
+    router.drain_all(bulk.get_mut(), Some(rare.get_mut()));
     router.tick(true);
     router.release(true);
     router.report_unjudged();
@@ -229,10 +235,14 @@ async fn batch(told: &mut Option<mpsc::Receiver<Vec<Container>>>) -> Option<Vec<
     }
 }
 
-/// An event that waits for its container's name or pod.
+/// An event that waits for its container's name or pod, or for its cause.
 struct Held {
     event: Event,
     until: Instant,
+    /// When it happened, nanoseconds since boot.
+    boot_ns: u64,
+    /// Its cause may still come.
+    is_open: bool,
 }
 
 /// All between the rings and the writer.
@@ -245,6 +255,8 @@ struct Router {
     totals: Totals,
     /// [`Living::generation`] when the totals of what is gone were taken out.
     turnover: u64,
+    /// Why processes end.
+    verdicts: Verdicts,
     /// In the order that they came in.
     held: VecDeque<Held>,
     /// Events that did not fit `held` and are left out because of it, not yet reported.
@@ -261,12 +273,19 @@ struct Router {
 
 impl Router {
     /// Takes a batch out of a ring; returns the time that the ring is drained to, and whether it is
-    /// empty.
-    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> (u64, bool) {
+    /// empty. What the ends of processes are judged by is in the ring `rare`, where it is another.
+    fn drain(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        mut rare: Option<&mut RingBuf<MapData>>,
+    ) -> (u64, bool) {
         let begun = clock::boot_now();
         let mut last = 0;
         let is_empty = collect::drain(ring, |kind, record| {
             last = collect::boot_ns(record);
+            if let (Kind::Exit, Some(rare)) = (kind, &mut rare) {
+                collect::drain_until(rare, last, |kind, record| self.record(kind, record));
+            }
             self.record(kind, record);
         });
         for lost in self.losses.take() {
@@ -278,10 +297,14 @@ impl Router {
 
     /// Takes all out of a ring that was in it at the beginning; returns the time that it is drained
     /// to.
-    fn drain_all(&mut self, ring: &mut RingBuf<MapData>) -> u64 {
+    fn drain_all(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        mut rare: Option<&mut RingBuf<MapData>>,
+    ) -> u64 {
         let begun = clock::boot_now();
         loop {
-            let (drained, is_empty) = self.drain(ring);
+            let (drained, is_empty) = self.drain(ring, rare.as_deref_mut());
             // `drained` allows for disorder, which would be waiting a second for records to come.
             if is_empty || drained + DISORDER_NS >= begun {
                 return drained;
@@ -302,7 +325,10 @@ impl Router {
         let now = collect::boot_ns(record);
         self.whose.attribute(&mut subject, payload.detail_mut(), now);
         decoder.complete(&subject, &mut payload);
-        self.attributed(subject, payload, now);
+        self.verdicts.note(&subject, &payload, now);
+        if decoder.shows(&subject, &payload) {
+            self.attributed(subject, payload, now);
+        }
     }
 
     /// Takes in the events that no record tells of.
@@ -321,17 +347,20 @@ impl Router {
 
     /// Sends an event that is wanted, or holds it while its container may still get a name. `now`:
     /// nanoseconds since boot.
-    fn attributed(&mut self, subject: Subject, payload: Payload, now: u64) {
-        let wait = self.whose.wait(&subject.attribution);
-        let is_process_wanted = self.filter.wants_process(&subject.process);
+    fn attributed(&mut self, subject: Subject, mut payload: Payload, now: u64) {
+        let is_open = self.verdicts.complete(&subject, &mut payload, now);
         let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
+        let attributions = event.about().map(|subject| &*subject.attribution);
+        let name_wait = attributions.filter_map(|one| self.whose.wait(one)).max();
+        let wait = name_wait.max(is_open.then_some(VERDICT_WAIT));
         match wait {
             Some(wait) if self.held.len() < MAX_HELD => {
-                self.held.push_back(Held { event, until: Instant::now() + wait });
+                let until = Instant::now() + wait;
+                self.held.push_back(Held { event, until, boot_ns: now, is_open });
             }
             _ if self.filter.wants(&event) => self.send(event),
             // Nobody knows whether it was asked for.
-            Some(_) if is_process_wanted => self.unjudged += 1,
+            _ if name_wait.is_some() && self.filter.wants_a_process(&event) => self.unjudged += 1,
             _ => {}
         }
     }
@@ -341,16 +370,21 @@ impl Router {
         self.held.iter().map(|held| held.until).min()
     }
 
-    /// Sends the events that have waited long enough, or whose container is known by now; all where
-    /// it is the end.
+    /// Sends the events that have waited long enough, or whose container and cause are known by now;
+    /// all where it is the end.
     fn release(&mut self, is_end: bool) {
         let (now, boot_now) = (Instant::now(), clock::boot_now());
         for mut held in std::mem::take(&mut self.held) {
             let Event { subject, payload, .. } = &mut held.event;
             let Some(subject) = subject else { continue };
             self.whose.attribute(subject, payload.detail_mut(), boot_now);
-            let is_open = self.whose.wait(&subject.attribution).is_some();
-            if is_open && held.until > now && !is_end {
+            if held.is_open {
+                held.is_open = self.verdicts.complete(subject, payload, held.boot_ns);
+            }
+            let mut about = held.event.about();
+            let is_nameless = about.any(|one| self.whose.wait(&one.attribution).is_some());
+            drop(about);
+            if (held.is_open || is_nameless) && held.until > now && !is_end {
                 self.held.push_back(held);
             } else if self.filter.wants(&held.event) {
                 self.send(held.event);

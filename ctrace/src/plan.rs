@@ -51,6 +51,14 @@ pub struct RingSizes {
 pub struct Wanted {
     pub probe: &'static dyn Probe,
     pub asked: Asked,
+    /// Its events are asked for; else others [need](Probe::needs) its records.
+    pub is_shown: bool,
+}
+
+impl Wanted {
+    fn new(probe: &'static dyn Probe, asked: Asked) -> Self {
+        Self { probe, asked, is_shown: true }
+    }
 }
 
 /// What a family's name is followed by where everything of it is wanted.
@@ -65,7 +73,7 @@ pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>
     let mut wanted: Vec<Wanted> = Vec::new();
     if names.is_empty() {
         let by_default = PROBES.iter().copied().filter(|probe| probe.by_default());
-        wanted = by_default.map(|probe| Wanted { probe, asked: Asked::default() }).collect();
+        wanted = by_default.map(|probe| Wanted::new(probe, Asked::default())).collect();
     }
     for name in names {
         let (family, all) = match name.split_once(':') {
@@ -80,17 +88,24 @@ pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>
         let probe = family_of(family)?;
         match wanted.iter_mut().find(|one| one.probe.name() == family) {
             Some(one) => one.asked.all |= all,
-            None => wanted.push(Wanted { probe, asked: Asked { all, ..Asked::default() } }),
+            None => wanted.push(Wanted::new(probe, Asked { all, ..Asked::default() })),
         }
     }
     for family in excluded {
         let excluded = family_of(family)?.name();
         wanted.retain(|one| one.probe.name() != excluded);
     }
-    match wanted.is_empty() {
-        true => Err("every event is excluded".to_owned()),
-        false => Ok(wanted),
+    if wanted.is_empty() {
+        return Err("every event is excluded".to_owned());
     }
+    let needed: Vec<_> = wanted.iter().flat_map(|one| one.probe.needs()).collect();
+    for name in needed {
+        let probe = family_of(name)?;
+        if !wanted.iter().any(|one| one.probe.name() == *name) {
+            wanted.push(Wanted { is_shown: false, ..Wanted::new(probe, Asked::default()) });
+        }
+    }
+    Ok(wanted)
 }
 
 fn family_of(name: &str) -> Result<&'static dyn Probe, String> {
@@ -199,7 +214,8 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let parse = |names: &[&str], excluded: &[&str]| {
             let wanted = parse_probes(&list(names), &list(excluded))?;
-            let pairs = wanted.iter().map(|one| (one.probe.name(), one.asked.all));
+            let shown = wanted.iter().filter(|one| one.is_shown);
+            let pairs = shown.map(|one| (one.probe.name(), one.asked.all));
             Ok::<_, String>(pairs.collect::<Vec<_>>())
         };
         assert_eq!(parse(&["oom", "oom"], &[]), Ok(vec![("oom", false)]));
@@ -211,6 +227,25 @@ mod tests {
         assert!(message(&["oom:some"], &[]).contains("write oom or oom:all"));
         assert!(message(&["oom"], &["nope"]).contains("'nope'"));
         assert_eq!(message(&["oom"], &["oom"]), "every event is excluded");
+    }
+
+    #[test]
+    fn ends_are_judged_by_what_others_record() {
+        let parse = |names: &[&str], excluded: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let list: [Vec<String>; 2] = [list(names), list(excluded)];
+            let wanted = parse_probes(&list[0], &list[1]).expect("known families");
+            let pairs = wanted.iter().map(|one| (one.probe.name(), one.is_shown));
+            pairs.collect::<Vec<_>>()
+        };
+        let hidden = [("exit", true), ("oom", false), ("signal", false)];
+        assert_eq!(parse(&["exit"], &[]), hidden);
+        assert_eq!(parse(&["oom", "exit"], &["oom"]), hidden);
+        assert_eq!(
+            parse(&["exit", "signal:all"], &[]),
+            [("exit", true), ("signal", true), ("oom", false)]
+        );
+        assert_eq!(parse(&["oom"], &[]), [("oom", true)]);
     }
 
     proptest! {

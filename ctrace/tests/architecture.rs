@@ -8,6 +8,10 @@ use std::{
 /// A module (a folder or a file of `src`) and what must not stand in its imports.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("event", &["aya", "crate::"]),
+    (
+        "verdict.rs",
+        &["aya", "attribute", "kernel", "probes", "sink", "filter", "collect", "loader"],
+    ),
     ("filter.rs", &["aya", "attribute", "kernel", "probes", "sink", "collect", "loader"]),
     ("filter", &["aya", "attribute", "kernel", "probes", "sink", "collect", "loader"]),
     ("sink", &["aya", "attribute", "kernel", "probes", "filter", "collect", "loader"]),

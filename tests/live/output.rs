@@ -60,7 +60,7 @@ fn reader_that_stalls_to_the_end() {
         const EXITS: u64 = 6000;
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(ctrace()?);
-        command.args(["watch", "--events", "exit", "-o", "json"]);
+        command.args(["watch", "--events", "exit:all", "-o", "json"]);
         let watch = Watch::start_into(command, Stdio::from(writer))?.attached()?;
         let script = "i=0; while [ $i -lt $1 ]; do (:); i=$((i+1)); done";
         run(Command::new("/bin/sh").args(["-c", script, "sh", &EXITS.to_string()]))?;

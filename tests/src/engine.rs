@@ -186,6 +186,17 @@ impl Container {
         run(&mut self.engine.command(&["kill", &self.name])).map(drop)
     }
 
+    /// Has the engine stop it: its stop signal, and SIGKILL after so many seconds.
+    pub fn stop(&self, seconds: u32) -> Result<()> {
+        let seconds = seconds.to_string();
+        run(&mut self.engine.command(&["stop", "--time", &seconds, &self.name])).map(drop)
+    }
+
+    /// The exit code that the engine shows of a container that has ended.
+    pub fn exit_code(&self) -> Result<u64> {
+        Ok(self.inspect("{{.State.ExitCode}}")?.parse()?)
+    }
+
     fn inspect(&self, format: &str) -> Result<String> {
         run(&mut self.engine.command(&["inspect", "--format", format, &self.name]))
     }

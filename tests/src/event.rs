@@ -78,6 +78,16 @@ impl Event {
         self.value["process"]["pid"] == pid
     }
 
+    /// Whether it is the end of this process.
+    pub fn is_exit_of(&self, pid: u32) -> bool {
+        self.is("exit") && self.is_of(pid)
+    }
+
+    /// Whether it is a signal to this process.
+    pub fn is_signal_to(&self, pid: u32) -> bool {
+        self.is("signal") && self.is_of(pid)
+    }
+
     /// Whether it is the OOM kill of this process.
     pub fn is_oom_kill_of(&self, pid: u32) -> bool {
         self.is("oom_kill") && self.is_of(pid)

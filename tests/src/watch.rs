@@ -67,11 +67,18 @@ impl Watch {
         Watch::start(watch_oom(&["-o", "json"], arguments)?)?.attached()
     }
 
-    /// Starts `ctrace watch --events exec,exit -o json` and more arguments, and waits until every
+    /// Starts `ctrace watch -o json` and more arguments, and waits until every hook is in place.
+    pub fn by_default(arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(ctrace()?);
+        command.args(["watch", "-o", "json"]).args(arguments);
+        Watch::start(command)?.attached()
+    }
+
+    /// Starts `ctrace watch --events exec,exit:all -o json` and more arguments, and waits until every
     /// hook is in place.
     pub fn processes(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(ctrace()?);
-        command.args(["watch", "--events", "exec,exit", "-o", "json"]).args(arguments);
+        command.args(["watch", "--events", "exec,exit:all", "-o", "json"]).args(arguments);
         Watch::start(command)?.attached()
     }
 

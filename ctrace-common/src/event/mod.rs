@@ -4,3 +4,4 @@ pub mod cgroup;
 pub mod oom;
 pub mod process;
 pub mod seccomp;
+pub mod signal;

@@ -4,3 +4,4 @@ mod lifecycle;
 mod oom;
 mod process;
 mod seccomp;
+mod signal;

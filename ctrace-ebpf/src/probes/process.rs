@@ -9,17 +9,23 @@ use aya_ebpf::{
 use ctrace_common::{
     Kind, TaskIdentity,
     event::process::{Exec, ExecBuffer, Exit, MAX_ARGS, MAX_FILENAME},
+    offsets::ExitOptions,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
     emit, filter,
-    kernel::{Address, global},
+    kernel::{Address, Global, global},
     task::{TASK_OFFSETS, Task},
 };
 
+#[unsafe(no_mangle)]
+static EXIT_OPTIONS: Global<ExitOptions> = Global::new(ExitOptions::UNKNOWN);
+
 /// `signal_struct.flags`: `include/linux/sched/signal.h`
-const SIGNAL_GROUP_EXIT: u32 = 4;
+pub const SIGNAL_GROUP_EXIT: u32 = 4;
+/// The bits of a status that name the signal: wait(2).
+const STATUS_SIGNAL: u32 = 0x7f;
 
 /// `include/uapi/linux/bpf.h`
 const BPF_NOEXIST: u64 = 1;
@@ -107,30 +113,35 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !is_last {
         return 0;
     }
+    let leader = task.0.follow(global!(TASK_OFFSETS, group_leader));
+    // As `wait_task_zombie` has it: <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L1159>.
+    let of_group = signal.read::<u32>(global!(TASK_OFFSETS, signal_flags)) & SIGNAL_GROUP_EXIT;
+    let status: u32 = if of_group != 0 {
+        signal.read(global!(TASK_OFFSETS, signal_group_exit_code))
+    } else {
+        leader.read(global!(TASK_OFFSETS, exit_code))
+    };
+    if global!(EXIT_OPTIONS, all) != 1
+        && status & STATUS_SIGNAL == 0
+        && !task.is_first_in_nested_pid_ns()
+    {
+        return 0;
+    }
     let mut record = Exit {
         header: emit::header(Kind::Exit, size_of::<Exit>()),
         process: TaskIdentity::new_zeroed(),
-        status: 0,
+        status,
         reserved: 0,
     };
-    task.identify(&mut record.process);
+    // The process has its leader's name; the last thread may have one of its own.
+    task.identify_process(&mut record.process);
+    record.process.tid = record.process.tgid;
     if !filter::may_want(&record.process) {
         return 0;
     }
     if !is_told && !is_first_report(&record.process) {
         return 0;
     }
-    let leader = task.0.follow(global!(TASK_OFFSETS, group_leader));
-    // The process has its leader's name; the last thread may have one of its own.
-    record.process.comm = leader.read(global!(TASK_OFFSETS, comm));
-    record.process.tid = record.process.tgid;
-    // As `wait_task_zombie` has it: <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L1159>.
-    let of_group = signal.read::<u32>(global!(TASK_OFFSETS, signal_flags)) & SIGNAL_GROUP_EXIT;
-    record.status = if of_group != 0 {
-        signal.read(global!(TASK_OFFSETS, signal_group_exit_code))
-    } else {
-        leader.read(global!(TASK_OFFSETS, exit_code))
-    };
     emit::send(Kind::Exit, record.as_bytes());
     0
 }

@@ -10,7 +10,7 @@ use crate::{
     kernel::{Capabilities, Facts, Features, Refusal},
     loader::{self, Filtered, Planned, Verified},
     plan::{RingSizes, Wanted},
-    probes::{Asked, Hook, PROBES, lifecycle},
+    probes::{Asked, Hook, PROBES, Probe, lifecycle},
 };
 
 /// Says what works on this host: the kernel, its hooks, and what is lost by each choice.
@@ -40,8 +40,12 @@ Examples:
 pub fn run(args: Args) -> Result<ExitCode> {
     let facts = Facts::gather()?;
     let capabilities = Capabilities::of_self()?;
-    let everything: Vec<_> =
-        PROBES.iter().map(|probe| Wanted { probe: *probe, asked: Asked::default() }).collect();
+    let wanted = |probe: &&'static dyn Probe| Wanted {
+        probe: *probe,
+        asked: Asked::default(),
+        is_shown: true,
+    };
+    let everything: Vec<_> = PROBES.iter().map(wanted).collect();
     let planned = loader::plan(&everything, &facts);
     let ready = capabilities.missing().is_empty()
         && facts.features.ring_buffer.is_ok()

@@ -96,12 +96,14 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies),
-throttle (CPU quotas used up), pids (forks refused at pids.max), memory (limits of memory reached), and
-only if named: exec (processes that run another program), exit (processes that end).
+Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies), signal
+(those that end a process, with their sender; signal:all: every one), exit (containers that end, and
+processes that a signal ends, with the cause; exit:all: every process), throttle (CPU quotas used up),
+pids (forks refused at pids.max), memory (limits of memory reached), and only if named: exec (processes
+that run another program).
 
-Of one kind of filter one must fit, of different kinds all. A container that starts later and fits is
-seen from its first event.
+Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender. A
+container that starts later and fits is seen from its first event.
 
 --where compares fields by == != < <= > >= and ~ (a glob), with && || ! and parentheses. Sizes may be in
 KiB, MiB, GiB, times in us, ms, s, text in quotes. What is null or of another type of event fits nothing,
@@ -115,7 +117,8 @@ throttled, latencies. There is none where nothing happened to any.
 Examples:
   ctrace watch
   ctrace watch --container batch --wait
-  ctrace watch -e exec,exit --image 'nginx*'
+  ctrace watch -e exec,exit:all --image 'nginx*'
+  ctrace watch -e exit -o json | jq '.exit.cause | {kind, text}'
   ctrace watch -e exec --pod web-7d4 --namespace shop --enrich
   ctrace watch -e exit --where 'exit.code != 0 && exit.runtime_ns < 1s'
   ctrace watch -e oom -o json -n 1 | jq .oom
@@ -126,7 +129,7 @@ Exit codes: 0 ended as asked, 1 failed, 2 bad usage.";
 impl Args {
     fn plan(self) -> Result<Plan> {
         let mut probes = plan::parse_probes(&self.events, &self.exclude).map_err(Usage)?;
-        for Wanted { probe: _, asked } in &mut probes {
+        for Wanted { probe: _, asked, is_shown: _ } in &mut probes {
             asked.seccomp_pairing = self.seccomp_pairing;
             asked.no_fold = self.no_fold;
         }

@@ -3,6 +3,7 @@
 //! A new event is one file here: its struct, its `FIELDS` table and its text.
 
 mod attribution;
+mod cause;
 mod container;
 pub mod field;
 mod listed;
@@ -14,12 +15,15 @@ mod process;
 mod schema;
 mod seccomp;
 mod selector;
+mod signal;
+mod signal_names;
 mod subject;
 pub mod text;
 mod throttle;
 mod tree;
 
 pub use attribution::*;
+pub use cause::{Cause, CauseKind, OomCause, SignalCause};
 pub use container::*;
 use field::Value;
 pub use listed::*;
@@ -27,10 +31,12 @@ pub use lost::Lost;
 pub use memory::MemoryPressure;
 pub use oom::{Constraint, Level, Memory, Oom, OomVia};
 pub use pids::PidsMax;
-pub use process::{Exec, Exit, signal_name};
+pub use process::{Exec, Exit};
 pub use schema::schema;
 pub use seccomp::{Seccomp, SeccompAction};
 pub use selector::{is_hex64, matches};
+pub use signal::{Deadliness, Signal, SignalVia};
+pub use signal_names::{signal_code, signal_name};
 pub use subject::*;
 pub use throttle::Throttle;
 
@@ -47,6 +53,13 @@ pub struct Event {
     pub payload: Payload,
 }
 
+impl Event {
+    /// All whom it is about.
+    pub fn about(&self) -> impl Iterator<Item = &Subject> {
+        self.subject.iter().chain(self.payload.detail().also_about())
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -57,6 +70,7 @@ pub enum Payload {
     PidsMax(PidsMax),
     MemoryPressure(MemoryPressure),
     Seccomp(Seccomp),
+    Signal(Box<Signal>),
     Lost(Lost),
 }
 
@@ -82,6 +96,10 @@ pub trait Detail {
     fn subjects_mut(&mut self) -> Vec<&mut Subject> {
         Vec::new()
     }
+    /// Those of them that it is about as well: a filter that wants one of them wants the event.
+    fn also_about(&self) -> Vec<&Subject> {
+        Vec::new()
+    }
     /// Cgroups that it names besides its subjects'.
     fn cgroups_mut(&mut self) -> Vec<&mut Cgroup> {
         Vec::new()
@@ -99,6 +117,7 @@ impl Payload {
             Payload::PidsMax(_) => "pids_max",
             Payload::MemoryPressure(_) => "memory_pressure",
             Payload::Seccomp(_) => "seccomp",
+            Payload::Signal(_) => "signal",
             Payload::Lost(_) => "lost",
         }
     }
@@ -112,6 +131,7 @@ impl Payload {
             Payload::PidsMax(pids) => pids,
             Payload::MemoryPressure(memory) => memory,
             Payload::Seccomp(seccomp) => seccomp,
+            Payload::Signal(signal) => signal.as_ref(),
             Payload::Lost(lost) => lost,
         }
     }
@@ -125,6 +145,7 @@ impl Payload {
             Payload::PidsMax(pids) => pids,
             Payload::MemoryPressure(memory) => memory,
             Payload::Seccomp(seccomp) => seccomp,
+            Payload::Signal(signal) => signal.as_mut(),
             Payload::Lost(lost) => lost,
         }
     }

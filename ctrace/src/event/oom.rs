@@ -3,7 +3,7 @@
 use super::{
     Detail, Evidence, Subject,
     field::{Field, Type, Value, object},
-    subject::{Cgroup, CgroupKey, container_value},
+    subject::{Cgroup, CgroupKey, subject_value},
     text::{bytes, path},
 };
 
@@ -136,7 +136,7 @@ impl Oom {
         })
     }
 
-    fn oom_cgroup(&self) -> Option<&str> {
+    pub fn oom_cgroup(&self) -> Option<&str> {
         let level = self.limit().and_then(|level| level.cgroup.path.as_deref());
         level.or(self.logged_cgroup.as_deref())
     }
@@ -153,6 +153,23 @@ impl Oom {
             events.push(("failcnt".into(), failcnt.into()));
         }
         Value::Object(events)
+    }
+
+    /// Whose limit was hit, for people.
+    pub fn why(&self) -> String {
+        match (self.constraint, self.limit_bytes(), self.oom_cgroup()) {
+            (Some(Constraint::Memcg), Some(limit), Some(cgroup)) => {
+                format!("limit {} of {} hit", bytes(limit), path(cgroup))
+            }
+            (Some(Constraint::Memcg), None, Some(cgroup)) => {
+                format!("limit of {} hit", path(cgroup))
+            }
+            (Some(Constraint::Memcg), ..) => "a memory cgroup's limit hit".to_owned(),
+            (Some(Constraint::Global), ..) => "the host is out of memory".to_owned(),
+            (Some(Constraint::Cpuset), ..) => "the cpuset's memory nodes are full".to_owned(),
+            (Some(Constraint::Mempolicy), ..) => "the mempolicy's memory nodes are full".to_owned(),
+            (None, ..) => "constraint unknown".to_owned(),
+        }
     }
 
     pub const FIELDS: &'static [Field<Self>] = &[
@@ -262,16 +279,7 @@ impl Oom {
             name: "trigger",
             ty: Type::Object,
             doc: "The task whose allocation called the OOM killer, with its own container",
-            get: |oom| {
-                let Value::Object(mut members) =
-                    object(super::Process::FIELDS, &oom.trigger.process)
-                else {
-                    return Value::Null;
-                };
-                members.push(("container".into(), container_value(&oom.trigger)));
-                members.push(("cgroup".into(), object(super::CGROUP_FIELDS, &oom.trigger)));
-                Value::Object(members)
-            },
+            get: |oom| subject_value(&oom.trigger),
         },
         Field {
             name: "memory_events",
@@ -343,19 +351,7 @@ impl Detail for Oom {
 
     fn headline(&self, subject: Option<&Subject>) -> String {
         let victim = subject.map(|subject| subject.process.label()).unwrap_or_default();
-        let why = match (self.constraint, self.limit_bytes(), self.oom_cgroup()) {
-            (Some(Constraint::Memcg), Some(limit), Some(cgroup)) => {
-                format!("limit {} of {} hit", bytes(limit), path(cgroup))
-            }
-            (Some(Constraint::Memcg), None, Some(cgroup)) => {
-                format!("limit of {} hit", path(cgroup))
-            }
-            (Some(Constraint::Memcg), ..) => "a memory cgroup's limit hit".to_owned(),
-            (Some(Constraint::Global), ..) => "the host is out of memory".to_owned(),
-            (Some(Constraint::Cpuset), ..) => "the cpuset's memory nodes are full".to_owned(),
-            (Some(Constraint::Mempolicy), ..) => "the mempolicy's memory nodes are full".to_owned(),
-            (None, ..) => "constraint unknown".to_owned(),
-        };
+        let why = self.why();
         let mut line = format!("{victim} killed: {why}");
         if let Some(memory) = self.memory {
             line += &format!(", anon-rss {}", bytes(memory.anon_rss));

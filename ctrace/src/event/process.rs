@@ -1,9 +1,9 @@
 //! A process runs another program, and a process ends.
 
 use super::{
-    Detail, Evidence, Subject,
+    Cause, CauseKind, Detail, Evidence, Subject,
     field::{Field, Type, Value, object},
-    text,
+    signal_name, text,
 };
 
 /// A process runs another program.
@@ -29,6 +29,10 @@ pub struct Exit {
     /// It was the first process of its container's pid namespace, and not of one that the container
     /// made: the container ends with it.
     pub container_end: bool,
+    /// Why it ended.
+    pub cause: Option<Box<Cause>>,
+    /// OOM kills of other processes of the container while it ran; absent where none ends.
+    pub oom_kills_inside: Option<u64>,
 }
 
 impl Exec {
@@ -66,6 +70,12 @@ impl Exit {
         }
     }
 
+    /// What the container's runtime will show, where a container ends.
+    pub fn runtime_code(&self) -> Option<u32> {
+        let by_signal = self.signal.map(|signal| 128 + signal);
+        self.code.or(by_signal).filter(|_| self.container_end)
+    }
+
     pub const FIELDS: &'static [Field<Self>] = &[
         Field {
             name: "code",
@@ -98,20 +108,30 @@ impl Exit {
                   ends with it",
             get: |exit| exit.container_end.into(),
         },
+        Field {
+            name: "runtime_code",
+            ty: Type::Number,
+            doc: "The exit code that the container's runtime will show: 128 and the signal's number \
+                  where one ended it; null where no container ends",
+            get: |exit| exit.runtime_code().into(),
+        },
+        Field {
+            name: "oom_kills_inside",
+            ty: Type::Number,
+            doc: "OOM kills of other processes of the container since it started, as far as ctrace \
+                  saw them; null where no container ends",
+            get: |exit| exit.oom_kills_inside.into(),
+        },
+        Field {
+            name: "cause",
+            ty: Type::Object,
+            doc: "Why it ended",
+            get: |exit| {
+                let cause = exit.cause.as_deref();
+                cause.map_or(Value::Null, |cause| object(Cause::FIELDS, cause))
+            },
+        },
     ];
-}
-
-/// The name of a signal, as signal(7) has it: `SIGKILL`, `SIGRTMIN+3`.
-pub fn signal_name(number: u32) -> String {
-    // The kernel's first real-time signal; the C library keeps two for itself.
-    const RT_MIN: u32 = 32;
-    let signal =
-        i32::try_from(number).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
-    match signal {
-        Some(signal) => signal.as_str().to_owned(),
-        None if (RT_MIN..=64).contains(&number) => format!("SIGRTMIN+{}", number - RT_MIN),
-        None => format!("signal {number}"),
-    }
 }
 
 impl Detail for Exec {
@@ -153,13 +173,29 @@ impl Detail for Exit {
             (None, None) => "ended".to_owned(),
         };
         let core = if self.core_dumped { ", core dumped" } else { "" };
-        let after = self.runtime_ns.map(|ns| format!(" after {}", text::duration(ns)));
-        let end = if self.container_end { ": the container ends" } else { "" };
-        format!("{process} {how}{core}{}{end}", after.unwrap_or_default())
+        let after = self.runtime_ns.map(|ns| format!(" after {}", text::age(ns)));
+        // An exit code speaks for itself.
+        let is_plain = |cause: &&Cause| cause.kind == CauseKind::Exit && cause.signal.is_none();
+        let cause = self.cause.as_deref().filter(|cause| !is_plain(cause));
+        let cause = cause.map(|cause| format!(": {}", cause.text())).unwrap_or_default();
+        let end = match self.runtime_code() {
+            Some(code) => format!("; the container ends, its runtime shows {code}"),
+            None => String::new(),
+        };
+        let inside = match self.oom_kills_inside {
+            None | Some(0) => String::new(),
+            Some(1) => "; 1 OOM kill inside it before".to_owned(),
+            Some(count) => format!("; {count} OOM kills inside it before"),
+        };
+        format!("{process} {how}{core}{}{cause}{end}{inside}", after.unwrap_or_default())
     }
 
     fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {
         Vec::new()
+    }
+
+    fn subjects_mut(&mut self) -> Vec<&mut Subject> {
+        self.cause.iter_mut().flat_map(|cause| cause.subjects_mut()).collect()
     }
 }
 
@@ -174,18 +210,5 @@ mod tests {
         assert_eq!((exit(3 << 8).code, exit(3 << 8).signal), (Some(3), None));
         assert_eq!((exit(9).code, exit(9).signal), (None, Some(9)));
         assert!(exit(11 | 0x80).core_dumped && !exit(11).core_dumped);
-    }
-
-    #[test]
-    fn names_of_signals() {
-        for (number, name) in [
-            (9, "SIGKILL"),
-            (31, "SIGSYS"),
-            (34, "SIGRTMIN+2"),
-            (64, "SIGRTMIN+32"),
-            (99, "signal 99"),
-        ] {
-            assert_eq!(signal_name(number), name);
-        }
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    CGROUP_FIELDS, Container, Exec, Exit, Level, Lost, MemoryPressure, Namespaces, Oom, PidsMax,
-    Pod, Process, Seccomp, Throttle, VERSION, Via, field,
+    CGROUP_FIELDS, Cause, CauseKind, Container, Exec, Exit, Level, Lost, MemoryPressure,
+    Namespaces, Oom, PidsMax, Pod, Process, Seccomp, Signal, Throttle, VERSION, Via, field,
 };
 
 /// The types of events with the key of their payload.
@@ -13,6 +13,7 @@ const TYPES: &[(&str, &str)] = &[
     ("exec", "exec"),
     ("exit", "exit"),
     ("seccomp", "seccomp"),
+    ("signal", "signal"),
     ("throttle", "throttle"),
     ("pids_max", "pids"),
     ("memory_pressure", "memory"),
@@ -56,15 +57,27 @@ pub fn schema() -> Value {
         }),
     );
     let nullable = |properties, doc| json!({ "type": ["object", "null"], "description": doc, "properties": properties });
-    let mut trigger = field::schema(Process::FIELDS, &[]);
-    trigger.insert("container".into(), nullable(container.clone(), "Its container; null: none"));
-    trigger.insert("cgroup".into(), nullable(field::schema(CGROUP_FIELDS, &[]), "Its cgroups"));
+    let mut other = field::schema(Process::FIELDS, &[]);
+    other.insert("container".into(), nullable(container.clone(), "Its container; null: none"));
+    other.insert(
+        "attribution".into(),
+        json!({
+            "enum": Via::ALL.map(Via::name),
+            "description": "How the container, or that there is none, is known",
+        }),
+    );
+    other.insert("cgroup".into(), nullable(field::schema(CGROUP_FIELDS, &[]), "Its cgroups"));
     let levels = json!({ "items": object(field::schema(Level::FIELDS, &[])) });
     let counters = json!({ "additionalProperties": { "type": "integer", "minimum": 0 } });
     let oom = field::schema(
         Oom::FIELDS,
-        &[("trigger", object(trigger)), ("levels", levels), ("memory_events", counters)],
+        &[("trigger", object(other.clone())), ("levels", levels), ("memory_events", counters)],
     );
+    let sender = || ("sender", object(other.clone()));
+    let signal = field::schema(Signal::FIELDS, &[sender()]);
+    let kinds = json!({ "enum": CauseKind::ALL.map(CauseKind::name) });
+    let cause = object(field::schema(Cause::FIELDS, &[sender(), ("kind", kinds)]));
+    let exit = field::schema(Exit::FIELDS, &[("cause", cause)]);
     let types: Vec<&str> = TYPES.iter().map(|(kind, _)| *kind).collect();
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -85,7 +98,6 @@ pub fn schema() -> Value {
             "namespaces": nullable(field::schema(Namespaces::FIELDS, &[]), "Its namespaces"),
             "oom": nullable(oom, "With type oom_kill"),
             "exec": nullable(field::schema(Exec::FIELDS, &[]), "With type exec"),
-            "exit": nullable(field::schema(Exit::FIELDS, &[]), "With type exit"),
             "throttle": nullable(field::schema(Throttle::FIELDS, &[]), "With type throttle"),
             "pids": nullable(field::schema(PidsMax::FIELDS, &[]), "With type pids_max"),
             "memory": nullable(
@@ -93,6 +105,8 @@ pub fn schema() -> Value {
                 "With type memory_pressure",
             ),
             "seccomp": nullable(field::schema(Seccomp::FIELDS, &[]), "With type seccomp"),
+            "exit": nullable(exit, "With type exit"),
+            "signal": nullable(signal, "With type signal: process is whom it was sent to"),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
         "allOf": payloads(),

@@ -331,6 +331,17 @@ pub const CGROUP_FIELDS: &[Field<Subject>] = &[
     },
 ];
 
+/// A process that an event names besides its own, with its container and cgroups.
+pub fn subject_value(subject: &Subject) -> Value<'_> {
+    let Value::Object(mut members) = object(Process::FIELDS, &subject.process) else {
+        return Value::Null;
+    };
+    members.push(("container".into(), container_value(subject)));
+    members.push(("attribution".into(), subject.attribution.via.name().into()));
+    members.push(("cgroup".into(), object(CGROUP_FIELDS, subject)));
+    Value::Object(members)
+}
+
 /// The `container` object of a subject: null where there is none or it is unknown.
 pub fn container_value(subject: &Subject) -> Value<'_> {
     let Attribution { container, outer, via, phase, unit: _, path: _, is_partial: _ } =

@@ -28,6 +28,23 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// How long something lived: as [`duration`] up to a minute, then in the two largest units.
+pub fn age(ns: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let seconds = ns / 1_000_000_000;
+    let Some(largest) = UNITS.iter().position(|unit| seconds >= unit.1).filter(|_| seconds >= 60)
+    else {
+        return duration(ns);
+    };
+    let mut left = seconds;
+    let parts = UNITS.iter().skip(largest).take(2).filter_map(|(name, size)| {
+        let count = left / size;
+        left %= size;
+        (count > 0).then(|| format!("{count} {name}"))
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 /// A word of a command line: in quotes where a shell would split it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "_-./:=@%+,".contains(c);
@@ -95,6 +112,22 @@ mod tests {
             (u64::MAX, "16777216.0 TiB"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn ages_in_two_units() {
+        const SECOND: u64 = 1_000_000_000;
+        for (ns, text) in [
+            (1_500_000, "1.500 ms"),
+            (59 * SECOND, "59.000 s"),
+            (61 * SECOND, "1 min 1 s"),
+            (3 * 3_600 * SECOND, "3 h"),
+            (3 * 3_600 * SECOND + 61 * SECOND, "3 h 1 min"),
+            (86_400 * SECOND + 59 * SECOND, "1 d"),
+            (u64::MAX, "213503 d 23 h"),
+        ] {
+            assert_eq!(age(ns), text);
         }
     }
 

@@ -11,6 +11,7 @@ pub mod pids;
 pub mod process;
 mod sampled;
 pub mod seccomp;
+pub mod signal;
 pub mod throttle;
 
 use std::sync::Arc;
@@ -26,12 +27,13 @@ use crate::{
 /// Every probe there is. `watch --events`, `check` and the documentation go by this table.
 pub const PROBES: &[&dyn Probe] = &[
     &oom::Oom,
-    &process::ExecProbe,
+    &seccomp::SeccompProbe,
+    &signal::SignalProbe,
     &process::ExitProbe,
+    &process::ExecProbe,
     &throttle::Throttle,
     &pids::Pids,
     &memory::Memory,
-    &seccomp::SeccompProbe,
 ];
 
 /// A family of events with the hooks that see them.
@@ -43,6 +45,11 @@ pub trait Probe: Sync {
     /// Whether it runs where nobody names events: what it gives is rare.
     fn by_default(&self) -> bool {
         true
+    }
+    /// Probes whose records its own events are judged by: they run as well, and are not shown
+    /// unless asked for.
+    fn needs(&self) -> &'static [&'static str] {
+        &[]
     }
     /// The types of the events it gives.
     fn events(&self) -> &'static [&'static str];
@@ -86,6 +93,10 @@ pub trait Decoder {
     /// Completes an event once its cgroups have their paths. Called once for each event, in their
     /// order.
     fn complete(&mut self, _subject: &Subject, _payload: &mut Payload) {}
+    /// Whether the event is asked for. One that is not is still of use to others.
+    fn shows(&self, _subject: &Subject, _payload: &Payload) -> bool {
+        true
+    }
     /// Events that no record tells of, once a second and at the end. `now_ns`: since boot.
     fn tick(&mut self, _now_ns: u64) -> Vec<(Subject, Payload)> {
         Vec::new()
@@ -109,6 +120,33 @@ pub trait Living {
     fn of(&self, hierarchy: u32) -> Vec<CgroupKey>;
     /// The path of one from the root of its hierarchy, where all of it is known.
     fn path(&mut self, key: CgroupKey) -> Option<Arc<str>>;
+}
+
+/// A decoder whose events are of use to others only.
+pub struct Hidden(pub Box<dyn Decoder>);
+
+impl Decoder for Hidden {
+    fn kinds(&self) -> &'static [Kind] {
+        self.0.kinds()
+    }
+
+    fn decode(&mut self, record: &[u8]) -> Result<(Subject, Payload), DecodeError> {
+        self.0.decode(record)
+    }
+
+    fn complete(&mut self, subject: &Subject, payload: &mut Payload) {
+        self.0.complete(subject, payload);
+    }
+
+    fn shows(&self, _subject: &Subject, _payload: &Payload) -> bool {
+        false
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Vec<(Subject, Payload)> {
+        // It keeps its books, and nobody asks.
+        self.0.tick(now_ns);
+        Vec::new()
+    }
 }
 
 /// Bytes that are no record of this build.

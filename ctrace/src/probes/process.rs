@@ -5,14 +5,15 @@ use aya::Ebpf;
 use ctrace_common::{
     Kind,
     event::process::{Exec, Exit},
+    offsets::ExitOptions,
 };
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     Asked, Attach, DecodeError, Decoder, Hook, Probe, ProbePlan, Program, Strategy, Unsupported,
 };
 use crate::{
-    event::{self, Attribution, Payload, Subject},
+    event::{self, Attribution, Payload, Subject, Via},
     kernel::Facts,
 };
 
@@ -56,28 +57,32 @@ impl Probe for ExitProbe {
     }
 
     fn doc(&self) -> &'static str {
-        "processes that end, with exit code or signal"
+        "containers that end, and processes that a signal ends, with the cause"
     }
 
-    fn by_default(&self) -> bool {
-        false
+    fn needs(&self) -> &'static [&'static str] {
+        &["oom", "signal"]
     }
 
     fn events(&self) -> &'static [&'static str] {
         &["exit"]
     }
 
-    fn plan(&self, facts: &Facts, _asked: &Asked) -> Result<ProbePlan, Unsupported> {
-        plan(facts, "sched:sched_process_exit", "sched_process_exit", "every end of a process")
+    fn plan(&self, facts: &Facts, asked: &Asked) -> Result<ProbePlan, Unsupported> {
+        let mut plan =
+            plan(facts, "sched:sched_process_exit", "sched_process_exit", "the ends of processes")?;
+        let options = ExitOptions { all: asked.all.into() };
+        plan.globals.push(("EXIT_OPTIONS", options.as_bytes().to_vec()));
+        Ok(plan)
     }
 
     fn decoder(
         &self,
         _facts: &Facts,
-        _asked: &Asked,
+        asked: &Asked,
         _object: &mut Ebpf,
     ) -> anyhow::Result<Box<dyn Decoder>> {
-        Ok(Box::new(ExitDecoder))
+        Ok(Box::new(ExitDecoder { all: asked.all }))
     }
 }
 
@@ -98,7 +103,9 @@ fn plan(
 }
 
 struct ExecDecoder;
-struct ExitDecoder;
+struct ExitDecoder {
+    all: bool,
+}
 
 impl Decoder for ExecDecoder {
     fn kinds(&self) -> &'static [Kind] {
@@ -142,6 +149,14 @@ impl Decoder for ExitDecoder {
         let Payload::Exit(exit) = payload else { return };
         exit.container_end = is_container_end(subject);
     }
+
+    /// The programs let the first processes of all pid namespaces pass: containers are told here. One
+    /// of which nothing is known may be of a container.
+    fn shows(&self, subject: &Subject, payload: &Payload) -> bool {
+        let Payload::Exit(exit) = payload else { return true };
+        let is_unknown = subject.attribution.via == Via::Unknown;
+        self.all || exit.signal.is_some() || exit.container_end || is_unknown
+    }
 }
 
 /// Whether a process that ends was the first of its container's pid namespace. One that is deeper than
@@ -177,9 +192,13 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use ctrace_common::TaskIdentity;
     use proptest::prelude::*;
-    use zerocopy::{FromZeros, IntoBytes};
+    use zerocopy::FromZeros;
 
     use super::*;
+
+    fn exits() -> ExitDecoder {
+        ExitDecoder { all: false }
+    }
 
     fn exec(text: &[u8], filename_len: u32, args_total: u32) -> Vec<u8> {
         let mut exec = Exec::new_zeroed();
@@ -220,15 +239,30 @@ mod tests {
         exit.process.pid_in_ns = 1;
         exit.process.pid_ns_level = 1;
         exit.status = 137 << 8;
-        let (mut subject, mut payload) = ExitDecoder.decode(exit.as_bytes()).expect("whole");
-        ExitDecoder.complete(&subject, &mut payload);
+        let (mut subject, mut payload) = exits().decode(exit.as_bytes()).expect("whole");
+        exits().complete(&subject, &mut payload);
         let expected =
             event::Exit { code: Some(137), runtime_ns: Some(3_000), ..event::Exit::default() };
         assert_eq!(payload, Payload::Exit(expected.clone()), "no container, no end of one");
         let container = Some(event::Container::default().into());
         subject.attribution = event::Attribution { container, ..Default::default() }.into();
-        ExitDecoder.complete(&subject, &mut payload);
+        exits().complete(&subject, &mut payload);
         assert_eq!(payload, Payload::Exit(event::Exit { container_end: true, ..expected }));
+    }
+
+    #[test]
+    fn ends_that_matter() {
+        let shows = |all, exit, via| {
+            let attribution = Attribution { via, ..Default::default() }.into();
+            let subject = Subject { attribution, ..Subject::default() };
+            (ExitDecoder { all }).shows(&subject, &Payload::Exit(exit))
+        };
+        let plain = || event::Exit::of_status(3 << 8);
+        assert!(!shows(false, plain(), Via::Host) && shows(true, plain(), Via::Host));
+        assert!(shows(false, event::Exit::of_status(9), Via::Host), "a signal");
+        let end = event::Exit { container_end: true, ..plain() };
+        assert!(shows(false, end, Via::Cgroup), "the end of a container");
+        assert!(shows(false, plain(), Via::Unknown), "the end of what may be one");
     }
 
     #[test]
@@ -254,7 +288,7 @@ mod tests {
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..size_of::<Exec>() + 64)) {
             let _ = ExecDecoder.decode(&bytes);
-            let _ = ExitDecoder.decode(&bytes);
+            let _ = exits().decode(&bytes);
         }
     }
 }

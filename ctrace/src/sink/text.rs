@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::Sink;
-use crate::event::{Event, Payload, text::escape};
+use crate::event::{Event, Exit, Payload, text::escape};
 
 /// Width of the evidence's left column.
 const LABEL_WIDTH: usize = 10;
@@ -64,10 +64,12 @@ impl Text {
 fn type_style(payload: &Payload) -> Style {
     match payload {
         Payload::OomKill(_) => AnsiColor::Red.on_default().bold(),
+        Payload::Exit(Exit { signal: Some(_), .. }) => AnsiColor::Red.on_default(),
         Payload::Exec(_) | Payload::Exit(_) => AnsiColor::Cyan.on_default(),
-        Payload::Throttle(_) | Payload::PidsMax(_) | Payload::MemoryPressure(_) => {
-            AnsiColor::Yellow.on_default()
-        }
+        Payload::Signal(_)
+        | Payload::Throttle(_)
+        | Payload::PidsMax(_)
+        | Payload::MemoryPressure(_) => AnsiColor::Yellow.on_default(),
         Payload::Seccomp(seccomp) if seccomp.action.is_kill() => AnsiColor::Red.on_default().bold(),
         Payload::Seccomp(_) => AnsiColor::Yellow.on_default(),
         Payload::Lost(_) => AnsiColor::Yellow.on_default().bold(),
