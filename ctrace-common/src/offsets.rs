@@ -297,3 +297,64 @@ offsets! {
         info_syscall,
     }
 }
+
+offsets! {
+    /// `request`, `bio` and what hangs on them, for [`crate::event::block::Block`], and what the
+    /// programs are to send.
+    BlockOffsets {
+        /// Microseconds: what took so long or longer is sent.
+        slower_us,
+        /// 1: all is sent.
+        all,
+        /// 1 where `block_rq_complete` passes an errno below zero, 0 where a `blk_status_t`.
+        complete_errno,
+        /// Bits of `request.rq_flags`: the request is part of a flush sequence (`RQF_FLUSH_SEQ`).
+        flush_seq,
+        /// `request.q`
+        rq_queue,
+        /// `request.rq_disk`, before 5.15
+        rq_disk,
+        /// `request.cmd_flags`
+        rq_cmd_flags,
+        /// `request.rq_flags`
+        rq_flags,
+        /// `request.__data_len`
+        rq_data_len,
+        /// `request.__sector`
+        rq_sector,
+        /// `request.bio`
+        rq_bio,
+        /// `request.start_time_ns`
+        rq_start_time,
+        /// `request_queue.disk`, from 5.15 on
+        queue_disk,
+        /// `bio.bi_next`
+        bio_next,
+        /// `bio.bi_bdev`, from 5.12 on
+        bio_bdev,
+        /// `bio.bi_disk`, before 5.12
+        bio_disk,
+        /// `bio.bi_opf`
+        bio_opf,
+        /// `bio.bi_status`
+        bio_status,
+        /// `bio.bi_iter.bi_sector`
+        bio_sector,
+        /// `bio.bi_private`
+        bio_private,
+        /// `bio.bi_blkg`
+        bio_blkg,
+        /// `block_device.bd_disk`
+        bdev_disk,
+        /// `gendisk.major`, which `first_minor` follows
+        disk_major,
+        /// `gendisk.disk_name`
+        disk_name,
+        /// `blkcg_gq.blkcg`
+        blkg_blkcg,
+        /// `blkcg.css`
+        blkcg_css,
+        /// `css_set.subsys[io_cgrp_id]`
+        css_set_io,
+    }
+}

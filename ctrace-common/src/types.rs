@@ -31,11 +31,13 @@ pub enum Kind {
     Seccomp = 10,
     /// A signal was sent: [`crate::event::signal::Signal`].
     Signal = 11,
+    /// A block device has finished an I/O: [`crate::event::block::Block`].
+    Block = 12,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::CgroupPath,
         Kind::OomKill,
         Kind::CgroupMkdir,
@@ -47,9 +49,10 @@ impl Kind {
         Kind::Exit,
         Kind::Seccomp,
         Kind::Signal,
+        Kind::Block,
     ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 12;
+    pub const SLOTS: u32 = 13;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
@@ -65,6 +68,7 @@ impl Kind {
             Kind::Exit => "exit",
             Kind::Seccomp => "seccomp",
             Kind::Signal => "signal",
+            Kind::Block => "block",
         }
     }
 
@@ -79,7 +83,7 @@ impl Kind {
             | Kind::Fork => Ring::Lifecycle,
             // Of their own, so that a flood of them cannot take the room of what attribution
             // lives on.
-            Kind::Exec | Kind::Exit => Ring::Bulk,
+            Kind::Exec | Kind::Exit | Kind::Block => Ring::Bulk,
         }
     }
 }

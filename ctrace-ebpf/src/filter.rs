@@ -47,3 +47,17 @@ fn is(bit: u8, hierarchy: u32, id: u64) -> bool {
     // SAFETY: the value is copied.
     unsafe { PLACES.get(Place::new(hierarchy, id)) }.is_some_and(|value| value & bit != 0)
 }
+
+/// Whether an event of what a cgroup owns may be wanted. `process` is the one that it names, if it
+/// does: it may tell more than the cgroup. `submitter`: the only process id that the event can have.
+#[inline(always)]
+pub fn may_want_owned(owner: Place, submitter: u32, process: Option<&TaskIdentity>) -> bool {
+    // SAFETY: nothing is kept of what the map gives.
+    if global!(SETTINGS, filter_pids) == 1 && unsafe { PIDS.get(submitter) }.is_none() {
+        return false;
+    }
+    if global!(SETTINGS, filter_places) == 0 || !is(Place::DENIED, owner.hierarchy, owner.id) {
+        return true;
+    }
+    process.is_some_and(may_want)
+}

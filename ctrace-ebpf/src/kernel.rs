@@ -68,3 +68,27 @@ impl Address {
         Self(self.read(offset))
     }
 }
+
+/// The first bytes of an object, read at once: a read costs more than what it reads.
+#[repr(C, align(8))]
+pub struct Head<const BYTES: usize> {
+    at: Address,
+    bytes: [u8; BYTES],
+}
+
+impl<const BYTES: usize> Head<BYTES> {
+    #[inline(always)]
+    pub fn of(at: Address) -> Self {
+        Self { at, bytes: at.read(0) }
+    }
+
+    /// The member at `offset`; as [`Address::read`], which reads it where it is not among the first.
+    #[inline(always)]
+    pub fn read<T: FromZeros + Copy>(&self, offset: u32) -> T {
+        if offset as usize > BYTES - size_of::<T>() {
+            return self.at.read(offset);
+        }
+        // SAFETY: the place is inside `bytes`, and any bytes are a T that the kernel has there.
+        unsafe { self.bytes.as_ptr().add(offset as usize).cast::<T>().read_volatile() }
+    }
+}

@@ -40,6 +40,12 @@ impl Task {
         self.0.read(global!(TASK_OFFSETS, flags))
     }
 
+    /// Whether it is a thread of the kernel's own.
+    #[inline(always)]
+    pub fn is_kernel_thread(self) -> bool {
+        self.flags() & PF_KTHREAD != 0
+    }
+
     /// Whether its mount namespace is the host's, or it has none (any more).
     #[inline(always)]
     pub fn is_in_host(self) -> bool {
@@ -119,7 +125,7 @@ impl Task {
         identity.tid = self.tid();
         identity.ppid = parent.read(global!(TASK_OFFSETS, tgid));
         identity.uid = cred.read(global!(TASK_OFFSETS, cred_uid));
-        let kernel_thread = self.flags() & PF_KTHREAD != 0;
+        let kernel_thread = self.is_kernel_thread();
         identity.flags = (!cred.is_null() as u16 * TaskIdentity::HAS_UID)
             | (kernel_thread as u16 * TaskIdentity::KERNEL_THREAD);
         identity.mnt_ns = mnt_ns.read(global!(TASK_OFFSETS, mnt_ns_inum));

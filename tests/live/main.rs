@@ -4,6 +4,8 @@
 //! Other programs on the host may be killed meanwhile: each test looks at its own victims only.
 
 mod bare;
+mod block;
+mod block_owner;
 mod churn;
 mod cli;
 mod containerd;

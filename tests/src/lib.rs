@@ -7,6 +7,7 @@
 //! Everything that is made is named `ctrace-test-<pid>-<n>-…` ([`names`]) and removed on drop;
 //! what a killed run left behind is swept by the next.
 
+pub mod block;
 pub mod case;
 pub mod cgroup;
 pub mod cleanup;

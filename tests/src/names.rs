@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::{cgroup, docker, facts, oci, podman};
+use crate::{block, cgroup, docker, facts, oci, podman};
 
 /// Every name begins with it.
 pub const PREFIX: &str = "ctrace-test-";
@@ -74,6 +74,7 @@ pub fn sweep_once() -> Result<()> {
     }
     oci::sweep()?;
     podman::sweep()?;
+    block::sweep()?;
     for mount in facts::cgroup_mounts()? {
         cgroup::sweep(&mount)?;
     }

@@ -82,6 +82,14 @@ impl Watch {
         Watch::start(command)?.attached()
     }
 
+    /// Starts `ctrace watch -o json --events` with these and more arguments, and waits until every
+    /// hook is in place.
+    pub fn of(events: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(ctrace()?);
+        command.args(["watch", "-o", "json", "--events", events]).args(arguments);
+        Watch::start(command)?.attached()
+    }
+
     /// Starts a command whose standard output is events.
     pub fn start(command: Command) -> Result<Self> {
         Watch::start_into(command, Stdio::piped())

@@ -1,5 +1,6 @@
 //! One file per event family.
 
+pub mod block;
 pub mod cgroup;
 pub mod oom;
 pub mod process;

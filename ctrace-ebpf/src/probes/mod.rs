@@ -1,5 +1,6 @@
 //! One file per probe family.
 
+mod block;
 mod lifecycle;
 mod oom;
 mod process;

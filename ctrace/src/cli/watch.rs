@@ -69,6 +69,9 @@ pub struct Args {
     /// Show each denial by seccomp; if absent, those alike are counted and shown once a second
     #[arg(long)]
     no_fold: bool,
+    /// Block I/O that takes so long or longer is an event
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = plan::parse_duration)]
+    block_slower: Duration,
     /// End after this time, for example 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = plan::parse_duration)]
     duration: Option<Duration>,
@@ -98,9 +101,10 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies), signal
 (those that end a process, with their sender; signal:all: every one), exit (containers that end, and
-processes that a signal ends, with the cause; exit:all: every process), throttle (CPU quotas used up),
-pids (forks refused at pids.max), memory (limits of memory reached), and only if named: exec (processes
-that run another program).
+processes that a signal ends, with the cause; exit:all: every process), block (block I/O that fails or is
+slower than --block-slower; block:all: every one), throttle (CPU quotas used up), pids (forks refused at
+pids.max), memory (limits of memory reached), and only if named: exec (processes that run another
+program).
 
 Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender. A
 container that starts later and fits is seen from its first event.
@@ -132,6 +136,7 @@ impl Args {
         for Wanted { probe: _, asked, is_shown: _ } in &mut probes {
             asked.seccomp_pairing = self.seccomp_pairing;
             asked.no_fold = self.no_fold;
+            asked.block_slower = Some(self.block_slower);
         }
         Ok(Plan {
             probes,

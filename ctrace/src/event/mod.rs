@@ -3,6 +3,7 @@
 //! A new event is one file here: its struct, its `FIELDS` table and its text.
 
 mod attribution;
+mod block;
 mod cause;
 mod container;
 pub mod field;
@@ -23,6 +24,7 @@ mod throttle;
 mod tree;
 
 pub use attribution::*;
+pub use block::{Block, OwnerVia, Submitter};
 pub use cause::{Cause, CauseKind, OomCause, SignalCause};
 pub use container::*;
 use field::Value;
@@ -71,6 +73,7 @@ pub enum Payload {
     MemoryPressure(MemoryPressure),
     Seccomp(Seccomp),
     Signal(Box<Signal>),
+    Block(Box<Block>),
     Lost(Lost),
 }
 
@@ -118,6 +121,7 @@ impl Payload {
             Payload::MemoryPressure(_) => "memory_pressure",
             Payload::Seccomp(_) => "seccomp",
             Payload::Signal(_) => "signal",
+            Payload::Block(_) => "block",
             Payload::Lost(_) => "lost",
         }
     }
@@ -132,6 +136,7 @@ impl Payload {
             Payload::MemoryPressure(memory) => memory,
             Payload::Seccomp(seccomp) => seccomp,
             Payload::Signal(signal) => signal.as_ref(),
+            Payload::Block(block) => block.as_ref(),
             Payload::Lost(lost) => lost,
         }
     }
@@ -146,6 +151,7 @@ impl Payload {
             Payload::MemoryPressure(memory) => memory,
             Payload::Seccomp(seccomp) => seccomp,
             Payload::Signal(signal) => signal.as_mut(),
+            Payload::Block(block) => block.as_mut(),
             Payload::Lost(lost) => lost,
         }
     }

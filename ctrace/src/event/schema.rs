@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    CGROUP_FIELDS, Cause, CauseKind, Container, Exec, Exit, Level, Lost, MemoryPressure,
-    Namespaces, Oom, PidsMax, Pod, Process, Seccomp, Signal, Throttle, VERSION, Via, field,
+    Block, CGROUP_FIELDS, Cause, CauseKind, Container, Exec, Exit, Level, Lost, MemoryPressure,
+    Namespaces, Oom, PidsMax, Pod, Process, Seccomp, Signal, Submitter, Throttle, VERSION, Via,
+    field,
 };
 
 /// The types of events with the key of their payload.
@@ -14,6 +15,7 @@ const TYPES: &[(&str, &str)] = &[
     ("exit", "exit"),
     ("seccomp", "seccomp"),
     ("signal", "signal"),
+    ("block", "block"),
     ("throttle", "throttle"),
     ("pids_max", "pids"),
     ("memory_pressure", "memory"),
@@ -88,7 +90,7 @@ pub fn schema() -> Value {
             "v": { "const": VERSION, "description": "Version of this schema" },
             "time": { "type": "string", "format": "date-time", "description": "When, UTC" },
             "type": { "enum": types, "description": "What happened" },
-            "process": nullable(field::schema(Process::FIELDS, &[]), "Whom it is about"),
+            "process": nullable(field::schema(Process::FIELDS, &[]), "Whom it is about; null: a cgroup, and no process of it is known"),
             "container": nullable(container, "Its container; null: none, or unknown"),
             "attribution": {
                 "enum": Via::ALL.map(Via::name),
@@ -107,6 +109,7 @@ pub fn schema() -> Value {
             "seccomp": nullable(field::schema(Seccomp::FIELDS, &[]), "With type seccomp"),
             "exit": nullable(exit, "With type exit"),
             "signal": nullable(signal, "With type signal: process is whom it was sent to"),
+            "block": nullable(field::schema(Block::FIELDS, &[("submitter", object(field::schema(Submitter::FIELDS, &[])))]), "With type block"),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
         "allOf": payloads(),

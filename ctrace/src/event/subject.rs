@@ -181,7 +181,7 @@ fn known_wide(number: u64) -> Option<u64> {
 }
 
 /// A task's name; bytes that are not UTF-8 become U+FFFD.
-fn comm_text(comm: &[u8; COMM_LEN]) -> Option<String> {
+pub fn comm_text(comm: &[u8; COMM_LEN]) -> Option<String> {
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(COMM_LEN);
     (end > 0).then(|| String::from_utf8_lossy(&comm[..end]).into_owned())
 }

@@ -220,7 +220,7 @@ impl Whose {
 
     /// Tells the programs what is known of the places, so that they send no more than is needed.
     fn tell_programs(&mut self, who: &Identity, now: u64) {
-        for key in [who.v2, who.v1].into_iter().flatten() {
+        for key in who.cgroups() {
             let place = self.attributor.of_place(key, now);
             let mut bits = if place.container.is_some() { Place::TELLS } else { 0 };
             if place.path.is_some() {

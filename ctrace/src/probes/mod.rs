@@ -3,6 +3,7 @@
 //! A new probe is a file here, a record in `ctrace-common`, a program in `ctrace-ebpf`, an event in
 //! [`crate::event`], and a line in [`PROBES`].
 
+pub mod block;
 pub mod lifecycle;
 pub mod memory;
 pub mod offsets;
@@ -15,6 +16,8 @@ pub mod signal;
 pub mod throttle;
 
 use std::sync::Arc;
+
+use std::time::Duration;
 
 use aya::Ebpf;
 use ctrace_common::Kind;
@@ -31,6 +34,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &signal::SignalProbe,
     &process::ExitProbe,
     &process::ExecProbe,
+    &block::BlockProbe,
     &throttle::Throttle,
     &pids::Pids,
     &memory::Memory,
@@ -79,6 +83,8 @@ pub struct Asked {
     pub seccomp_pairing: seccomp::Pairing,
     /// Each denial by seccomp is an event of its own.
     pub no_fold: bool,
+    /// Block I/O that takes so long or longer; absent: [`block::SLOWER`].
+    pub block_slower: Option<Duration>,
 }
 
 /// Turns one probe's records into events.

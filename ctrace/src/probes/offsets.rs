@@ -84,14 +84,17 @@ pub fn task(btf: &Btf) -> TaskOffsets {
     }
 }
 
+/// `css_set.subsys[X]`, X by the subsystem's name, which is `io` for blkio too.
+pub fn css_of_subsystem(btf: &Btf, name: &str) -> u32 {
+    // The enumerators carry the name: `pids_cgrp_id`.
+    let index = btf.enum_value(&format!("{name}_cgrp_id"));
+    element(member(btf, "css_set", "subsys"), index, POINTER)
+}
+
 /// For the global `CGROUP_OFFSETS`.
 pub fn cgroup(btf: &Btf, layout: &CgroupLayout) -> CgroupOffsets {
     let at = |ty, path| member(btf, ty, path);
-    let subsys = at("css_set", "subsys");
-    // The enumerators carry the subsystem's name: `pids_cgrp_id`.
-    let css = |controller: &str| {
-        element(subsys, btf.enum_value(&format!("{controller}_cgrp_id")), POINTER)
-    };
+    let css = |controller: &str| css_of_subsystem(btf, controller);
     CgroupOffsets {
         css_set_dfl: at("css_set", "dfl_cgrp"),
         css_set_v1: layout.identity_v1().map_or(MISSING, |(_, controller)| css(controller)),

@@ -1,0 +1,378 @@
+//! Block I/O: what the kernel, fio and the kernel's own tracepoints say of the same run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ctrace_tests::block::{
+    Counted, Loop, Mapped, Mounted, Zram, fio, name_of, of_disk, spare_virtio_disk,
+};
+use ctrace_tests::case::{cannot, case};
+use ctrace_tests::command::run;
+use ctrace_tests::facts::{in_vm, patience};
+use ctrace_tests::oom_check::equal;
+use ctrace_tests::watch::{Ended, Watch};
+
+use super::MIB;
+
+/// Everything, the fence's processes too.
+const ALL: &str = "block:all,exec";
+
+/// At a rate that the test reads in time: what is lost is another test's.
+const RATE: &str = "--rate_iops=2000,2000";
+
+fn load() -> [&'static str; 7] {
+    let size = if in_vm() { "--io_size=4m" } else { "--io_size=16m" };
+    ["--rw=randrw", "--size=16m", size, "--ioengine=libaio", "--iodepth=8", "--fsync=64", RATE]
+}
+
+/// Stops it once all that happened has been seen.
+fn settled(watch: Watch) -> Result<Ended> {
+    watch.fence()?;
+    let ended = watch.stop()?;
+    let lost = ended
+        .events
+        .iter()
+        .try_fold(0, |sum, event| Ok::<_, anyhow::Error>(sum + event.lost(None)?));
+    equal("lost", lost?, 0)?;
+    Ok(ended)
+}
+
+fn counts_and_bytes(device: &Path) -> Result<()> {
+    let disk = name_of(device);
+    let watch = Watch::of(ALL, &[])?;
+    let before = Counted::of(&disk)?;
+    let (read, written) = fio(device, &load())?;
+    let kernel = Counted::of(&disk)?.since(before);
+    let ended = settled(watch)?;
+    let seen = Counted::of_events(&ended.events, &disk)?;
+    equal("against /sys/block/*/stat", seen, kernel)?;
+    equal("bytes that fio read", seen.read_bytes, read.bytes)?;
+    equal("bytes that fio wrote", seen.written_bytes, written.bytes)?;
+    equal("reads of fio", seen.reads, read.ios)?;
+    let own = of_disk(&ended.events, &disk)
+        .filter(|event| event.str("/block/op").is_ok_and(|op| op == "read"));
+    let own: Vec<u64> = own.map(|event| event.u64("/block/total_ns")).collect::<Result<_>>()?;
+    let mean = own.iter().sum::<u64>() as f64 / own.len() as f64;
+    println!("  mean read: {mean:.0} ns, of fio {:.0} ns", read.mean_ns);
+    ensure!(mean <= read.mean_ns, "longer than fio waited");
+    for event in of_disk(&ended.events, &disk)
+        .filter(|event| event.u64("/block/bytes").is_ok_and(|bytes| bytes > 0))
+    {
+        let (queue, device) = (event.u64("/block/queue_ns")?, event.u64("/block/device_ns")?);
+        ensure!(queue + device == event.u64("/block/total_ns")?, "times do not add up: {event}");
+        ensure!(event.str("/block/submitter/comm")? == "fio", "not by fio: {event}");
+    }
+    Ok(())
+}
+
+#[test]
+fn counts_and_bytes_of_a_loop_device() {
+    case("fio on a loop device: count and bytes equal the kernel's and fio's", || {
+        counts_and_bytes(Loop::new(16 * MIB)?.device())
+    });
+}
+
+#[test]
+fn counts_and_bytes_of_a_virtio_disk() {
+    case("fio on a virtio disk: count and bytes equal the kernel's and fio's", || {
+        if !in_vm() {
+            return Err(cannot("the only virtio disk here is the machine's own"));
+        }
+        counts_and_bytes(&spare_virtio_disk()?)
+    });
+}
+
+#[test]
+fn devices_without_requests() {
+    case("fio on zram: bios are counted once, and have no queue", || {
+        let zram = Zram::new(16 * MIB)?;
+        let watch = Watch::of(ALL, &[])?;
+        let before = Counted::of(&zram.name())?;
+        let options = ["--rw=randrw", "--size=16m", "--io_size=4m", "--ioengine=psync"];
+        let (read, written) = fio(&zram.device(), &options)?;
+        let kernel = Counted::of(&zram.name())?.since(before);
+        let ended = settled(watch)?;
+        let seen = Counted::of_events(&ended.events, &zram.name())?;
+        equal("against /sys/block/*/stat", seen, kernel)?;
+        equal(
+            "bytes that fio read and wrote",
+            seen.read_bytes + seen.written_bytes,
+            read.bytes + written.bytes,
+        )?;
+        for event in of_disk(&ended.events, &zram.name()) {
+            ensure!(event.get("/block/queue_ns").is_none(), "a queue: {event}");
+            event.u64("/block/total_ns")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn layers_count_once_each() {
+    case("device mapper on a loop device: each layer's I/O once", || {
+        let below = Loop::new(8 * MIB)?;
+        let table = format!("0 16384 linear {} 0", below.device().display());
+        let mapped = Mapped::new(&table)?;
+        let (upper, lower) = (mapped.disk()?, below.name());
+        let watch = Watch::of(ALL, &[])?;
+        let before = [Counted::of(&upper)?, Counted::of(&lower)?];
+        fio(&mapped.device()?, &["--rw=randrw", "--size=8m", "--io_size=2m", "--ioengine=psync"])?;
+        let kernel = [Counted::of(&upper)?.since(before[0]), Counted::of(&lower)?.since(before[1])];
+        let ended = settled(watch)?;
+        equal("upper", Counted::of_events(&ended.events, &upper)?, kernel[0])?;
+        equal("lower", Counted::of_events(&ended.events, &lower)?, kernel[1])
+    });
+}
+
+#[test]
+fn errors_have_their_names() {
+    case(
+        "a read beyond the end of a loop device's file: EIO, after the part that went well",
+        || {
+            let disk = Loop::new(MIB)?;
+            // The device keeps its size.
+            OpenOptions::new().write(true).open(disk.file())?.set_len(MIB / 2 + 4096)?;
+            let watch = Watch::of("block,exec", &["--block-slower", "1h"])?;
+            let device =
+                OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(disk.device())?;
+            let mut pages = Pages { bytes: [0; 16 << 10] };
+            // The first 4096 bytes are there.
+            let read = device.read_at(&mut pages.bytes, MIB / 2);
+            println!("  read gave {read:?}");
+            let whole = device.read_at(&mut pages.bytes, 0);
+            ensure!(whole.is_ok(), "a read of what is there failed: {whole:?}");
+            let ended = settled(watch)?;
+            let name = disk.name();
+            let failed: Vec<_> = of_disk(&ended.events, &name).collect();
+            equal("events", failed.len(), 1)?;
+            let failed = failed[0];
+            equal("error", failed.str("/block/error")?, "EIO")?;
+            equal("op", failed.str("/block/op")?, "read")?;
+            equal("sector", failed.u64("/block/sector")?, MIB / 2 / 512)?;
+            equal("bytes", failed.u64("/block/bytes")?, 16 << 10)?;
+            equal("process.pid", failed.u64("/process/pid")?, u64::from(std::process::id()))
+        },
+    );
+}
+
+/// Pages that direct I/O takes.
+#[repr(C, align(4096))]
+struct Pages {
+    bytes: [u8; 16 << 10],
+}
+
+#[test]
+fn errors_of_device_mapper() {
+    case("dm-error: the bio's EIO, and nothing of the disk below", || {
+        let mapped = Mapped::new("0 2048 error")?;
+        let watch = Watch::of("block,exec", &["--block-slower", "1h"])?;
+        let device = File::open(mapped.device()?)?;
+        let mut buffer = [0; 4096];
+        let read = device.read_at(&mut buffer, 0);
+        ensure!(read.is_err(), "dm-error gave data");
+        let ended = settled(watch)?;
+        let disk = mapped.disk()?;
+        let failed: Vec<_> = of_disk(&ended.events, &disk).collect();
+        ensure!(!failed.is_empty(), "no event");
+        for failed in failed {
+            equal("error", failed.str("/block/error")?, "EIO")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn slow_is_an_event() {
+    case("I/O held back by a frozen file system below: slow, and nothing else is told", || {
+        let below = Loop::new(64 * MIB)?;
+        let mounted = Mounted::ext4(below.device())?;
+        let disk = Loop::inside(mounted.path(), 4 * MIB)?;
+        let held = Duration::from_millis(700);
+        let watch = Watch::of("block,exec", &["--block-slower", "500ms"])?;
+        let write = |sector: u64| -> Result<()> {
+            let options = [format!("of={}", disk.device().display()), format!("seek={sector}")];
+            let mut dd = Command::new("dd");
+            dd.args([
+                "if=/dev/zero",
+                "bs=4096",
+                "count=1",
+                "oflag=direct",
+                "conv=notrunc",
+                "status=none",
+            ]);
+            run(dd.args(options)).map(drop)
+        };
+        write(1)?;
+        let frozen = mounted.freeze()?;
+        thread::scope(|scope| {
+            let slow = scope.spawn(|| write(2));
+            // This is the time that is measured.
+            thread::sleep(held);
+            drop(frozen);
+            slow.join().map_err(|_| anyhow::anyhow!("dd panicked"))?
+        })?;
+        write(3)?;
+        let ended = settled(watch)?;
+        let name = disk.name();
+        let slow: Vec<_> = of_disk(&ended.events, &name).collect();
+        equal("events", slow.len(), 1)?;
+        let slow = slow[0];
+        equal("sector", slow.u64("/block/sector")?, 16)?;
+        equal("error", slow.get("/block/error"), None)?;
+        let total = Duration::from_nanos(slow.u64("/block/total_ns")?);
+        let device = Duration::from_nanos(slow.u64("/block/device_ns")?);
+        println!("  total {total:?}, device {device:?}");
+        ensure!(total >= Duration::from_millis(500) && total < held + patience(2), "{total:?}");
+        ensure!(device * 2 > total, "the driver had it");
+        equal("submitter", slow.str("/block/submitter/comm")?, "dd")
+    });
+}
+
+#[test]
+fn slow_without_requests() {
+    case("dm-delay: slow bios of the upper device, quick requests of the lower", || {
+        let below = Loop::new(4 * MIB)?;
+        let table = format!("0 8192 delay {} 0 200", below.device().display());
+        let mapped = Mapped::new(&table)?;
+        let watch = Watch::of("block,exec", &["--block-slower", "150ms"])?;
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", mapped.device()?.display()));
+        run(dd.args(["of=/dev/null", "bs=4096", "count=3", "iflag=direct", "status=none"]))?;
+        let ended = settled(watch)?;
+        let disk = mapped.disk()?;
+        let of_dd = of_disk(&ended.events, &disk)
+            .filter(|event| event.str("/block/submitter/comm").is_ok_and(|comm| comm == "dd"));
+        let times: Vec<u64> =
+            of_dd.map(|event| event.u64("/block/total_ns")).collect::<Result<_>>()?;
+        equal("slow", times.len(), 3)?;
+        ensure!(times.iter().all(|ns| *ns >= 190_000_000), "{times:?}");
+        Ok(())
+    });
+}
+
+/// A request as the kernel's tracepoints show it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Traced {
+    sector: u64,
+    rwbs: String,
+    sectors: u64,
+}
+
+#[test]
+fn the_kernels_tracepoints() {
+    case("the same requests and times as perf record -e block:* shows", || {
+        let perf = ctrace_tests::facts::program("perf")?;
+        let disk = Loop::new(8 * MIB)?;
+        let directory = ctrace_tests::names::TempDir::new("perf")?;
+        let data = directory.path().join("perf.data");
+        let watch = Watch::of(ALL, &[])?;
+        let fio_program = ctrace_tests::facts::program("fio")?;
+        // perf finds tracepoints in tracefs, which need not be mounted: it gets a mount of its own.
+        let script = "mount -t tracefs tracefs /sys/kernel/tracing || exit 77; exec \"$0\" \"$@\"";
+        let mut record = Command::new(ctrace_tests::facts::program("unshare")?);
+        record.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
+        record.args(["record", "-a", "-m", "1024", "-o"]).arg(&data);
+        record.args(["-e", "block:block_rq_issue", "-e", "block:block_rq_complete", "--"]);
+        record.arg(fio_program).arg(format!("--filename={}", disk.device().display()));
+        record.args(["--name=ctrace-test", "--direct=1", "--bs=4k", "--rw=randrw", "--size=8m"]);
+        record.args(["--io_size=4m", "--ioengine=libaio", "--iodepth=4", RATE]);
+        let recorded = ctrace_tests::command::finish(&mut record)?;
+        if recorded.status.code() == Some(77) || recorded.stderr.contains("unknown tracepoint") {
+            return Err(cannot(format!("perf has no tracepoints: {}", recorded.stderr)));
+        }
+        recorded.expect_code(0)?;
+        let ended = settled(watch)?;
+        let mut list = Command::new(ctrace_tests::facts::program("unshare")?);
+        list.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
+        list.args(["script", "--ns", "-F", "time,event,trace", "-i"]).arg(&data);
+        let text = run(&mut list)?;
+        let device = fs::read_to_string(format!("/sys/block/{}/dev", disk.name()))?;
+        let device = device.trim().replace(':', ",");
+        let (mut issued, mut perfs) = (std::collections::BTreeMap::new(), Vec::new());
+        for line in text.lines() {
+            // 42.123456789: block:block_rq_complete: 7,0 R () 128 + 8 be,0,4 [0]
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [time, event, of, rwbs, rest @ ..] = words.as_slice() else { continue };
+            if *of != device {
+                continue;
+            }
+            let plus = rest.iter().position(|word| *word == "+").context("no +")?;
+            let sector: u64 = rest[plus - 1].parse()?;
+            let sectors: u64 = rest[plus + 1].parse()?;
+            let (seconds, fraction) = time.trim_end_matches(':').split_once('.').context("time")?;
+            let ns = seconds.parse::<u64>()? * 1_000_000_000 + fraction.parse::<u64>()?;
+            if event.contains("issue") {
+                issued.insert(sector, ns);
+            } else {
+                let begun = issued.remove(&sector).context("complete without issue")?;
+                perfs.push((Traced { sector, rwbs: (*rwbs).to_owned(), sectors }, ns - begun));
+            }
+        }
+        let mut seen = Vec::new();
+        for event in of_disk(&ended.events, &disk.name()) {
+            let traced = Traced {
+                sector: event.u64("/block/sector")?,
+                rwbs: event.str("/block/rwbs")?.to_owned(),
+                sectors: event.u64("/block/bytes")? / 512,
+            };
+            seen.push((traced, event.u64("/block/device_ns")?));
+        }
+        // In the order of their ends, and the same sector's in their own.
+        perfs.sort_by(|a, b| a.0.cmp(&b.0));
+        seen.sort_by(|a, b| a.0.cmp(&b.0));
+        ensure!(seen.len() > 500, "only {} requests", seen.len());
+        equal("requests", seen.len(), perfs.len())?;
+        ensure!(seen.iter().map(|one| &one.0).eq(perfs.iter().map(|one| &one.0)), "other requests");
+        let mut apart: Vec<u64> = seen.iter().zip(&perfs).map(|(a, b)| a.1.abs_diff(b.1)).collect();
+        apart.sort_unstable();
+        let (middle, most) = (apart[apart.len() / 2], apart[apart.len() * 99 / 100]);
+        println!("  D to C apart from perf's: median {middle} ns, 99 % below {most} ns");
+        ensure!(middle < if in_vm() { 2_000_000 } else { 50_000 }, "times differ");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_file_behind_a_loop_device_is_read_too() {
+    case("a file is read from a disk: who asked and how much", || {
+        let disk = Loop::new(32 * MIB)?;
+        let mounted = Mounted::ext4(disk.device())?;
+        let path = mounted.path().join("file");
+        fs::write(&path, vec![1; MIB as usize])?;
+        let file = File::open(&path)?;
+        file.sync_all()?;
+        // Out of the page cache.
+        // SAFETY: the descriptor is open.
+        let refused = unsafe {
+            libc::posix_fadvise(
+                std::os::fd::AsRawFd::as_raw_fd(&file),
+                0,
+                0,
+                libc::POSIX_FADV_DONTNEED,
+            )
+        };
+        ensure!(refused == 0, "posix_fadvise: {refused}");
+        let watch = Watch::of(ALL, &[])?;
+        let mut file = file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        equal("read", bytes.len() as u64, MIB)?;
+        let ended = settled(watch)?;
+        let name = disk.name();
+        let own = of_disk(&ended.events, &name).filter(|event| {
+            event.str("/block/op").is_ok_and(|op| op == "read")
+                && event
+                    .u64("/block/submitter/pid")
+                    .is_ok_and(|pid| pid == u64::from(std::process::id()))
+        });
+        let bytes: u64 = own.map(|event| event.u64("/block/bytes")).sum::<Result<u64>>()?;
+        equal("bytes of read-ahead and reads", bytes, MIB)
+    });
+}
