@@ -358,3 +358,47 @@ offsets! {
         css_set_io,
     }
 }
+
+offsets! {
+    /// The scheduler's own book-keeping of a task, for the run queue's delays and for blocked tasks.
+    SchedOffsets {
+        /// `task_struct.sched_info.pcount`: how often it got a CPU.
+        task_pcount,
+        /// `task_struct.sched_info.run_delay`: nanoseconds that it waited for a CPU.
+        task_run_delay,
+        /// `task_struct.sched_info.last_arrival`: when it got a CPU last, by the run queue's clock.
+        task_last_arrival,
+        /// `task_struct.sched_info.last_queued`: since when it waits; 0: it does not.
+        task_last_queued,
+        /// `task_struct.nvcsw`
+        task_nvcsw,
+        /// `task_struct.nivcsw`
+        task_nivcsw,
+        /// `task_struct.__state`, before 5.14 `state`
+        task_state,
+        /// `task_struct.on_cpu`
+        task_on_cpu,
+        /// `task_struct.on_rq`
+        task_on_rq,
+        /// `task_struct.policy`
+        task_policy,
+        /// `task_struct.thread_info.cpu`, before 5.16 `task_struct.cpu`: the CPU that it is on, or
+        /// was last.
+        task_cpu,
+        /// `task_struct.se.sched_delayed`, from 6.12 on
+        task_sched_delayed,
+        /// `task_struct.se.sum_exec_runtime`
+        task_sum_exec,
+        /// `task_struct.se.prev_sum_exec_runtime`
+        task_prev_sum_exec,
+        /// `task_struct.se.cfs_rq`
+        task_cfs_rq,
+        /// `cfs_rq.rq`
+        cfs_rq_rq,
+        /// `cfs_rq.throttled_clock_self_time` from 6.7 on, before that `throttled_clock_pelt_time` or
+        /// `throttled_clock_task_time`: grows when a quota's use-up is over.
+        cfs_rq_throttled,
+        /// `rq.clock`
+        rq_clock,
+    }
+}

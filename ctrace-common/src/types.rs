@@ -33,11 +33,13 @@ pub enum Kind {
     Signal = 11,
     /// A block device has finished an I/O: [`crate::event::block::Block`].
     Block = 12,
+    /// A task got a CPU after it had waited for one: [`crate::event::runq::RunqDelay`].
+    RunqDelay = 13,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::CgroupPath,
         Kind::OomKill,
         Kind::CgroupMkdir,
@@ -50,9 +52,10 @@ impl Kind {
         Kind::Seccomp,
         Kind::Signal,
         Kind::Block,
+        Kind::RunqDelay,
     ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 13;
+    pub const SLOTS: u32 = 14;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
@@ -69,6 +72,7 @@ impl Kind {
             Kind::Seccomp => "seccomp",
             Kind::Signal => "signal",
             Kind::Block => "block",
+            Kind::RunqDelay => "runq_delay",
         }
     }
 
@@ -83,7 +87,7 @@ impl Kind {
             | Kind::Fork => Ring::Lifecycle,
             // Of their own, so that a flood of them cannot take the room of what attribution
             // lives on.
-            Kind::Exec | Kind::Exit | Kind::Block => Ring::Bulk,
+            Kind::Exec | Kind::Exit | Kind::Block | Kind::RunqDelay => Ring::Bulk,
         }
     }
 }

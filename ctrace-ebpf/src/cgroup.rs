@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[unsafe(no_mangle)]
-static CGROUP_OFFSETS: Global<CgroupOffsets> = Global::new(CgroupOffsets::UNKNOWN);
+pub static CGROUP_OFFSETS: Global<CgroupOffsets> = Global::new(CgroupOffsets::UNKNOWN);
 
 #[map]
 static CGROUP_PATH: PerCpuArray<CgroupPathBuffer> = PerCpuArray::with_max_entries(1, 0);

@@ -92,3 +92,33 @@ impl<const BYTES: usize> Head<BYTES> {
         unsafe { self.bytes.as_ptr().add(offset as usize).cast::<T>().read_volatile() }
     }
 }
+
+/// A pointer into the kernel whose type the verifier knows: an argument of a BTF tracepoint, and what
+/// is followed from there. Its reads are plain loads that give 0 where the address is bad. A member
+/// that the kernel does not have must not be read: the verifier refuses the program.
+#[derive(Clone, Copy)]
+pub struct Typed(*const u8);
+
+impl Typed {
+    pub fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Reads the number at `offset`.
+    #[inline(always)]
+    pub fn read<T: FromZeros>(self, offset: u32) -> T {
+        // SAFETY: the kernel handles the fault of a bad address.
+        unsafe { self.0.add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    /// Follows the pointer at `offset`.
+    #[inline(always)]
+    pub fn follow(self, offset: u32) -> Self {
+        // SAFETY: as for `read`.
+        Self(unsafe { self.0.add(offset as usize).cast::<*const u8>().read_volatile() })
+    }
+}

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{FEntry, FExit, KProbe, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, RawTracePoint},
 };
 use ctrace_common::Settings;
 use zerocopy::IntoBytes;
@@ -222,6 +222,15 @@ fn attach(object: &mut Ebpf, Program { name, attach }: Program) -> Result<()> {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
             program.attach(tracepoint)?;
+        }
+        Attach::BtfTracepoint(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(tracepoint, types()?)?;
+            program.attach()?;
+        }
+        Attach::TaskIterator => {
+            let program: &mut Iter = program.try_into()?;
+            program.load("task", types()?)?;
         }
         Attach::Fentry(function) => {
             let program: &mut FEntry = program.try_into()?;

@@ -65,15 +65,19 @@ impl Wanted {
 const ALL: &str = "all";
 
 /// The probes of a list of families, each with `:all` where everything of it is wanted; where there is
-/// none, those that are [meant to run all day](Probe::by_default). Without those of `excluded`.
+/// none, those that are [meant to run all day](Probe::by_default). Without those of `excluded`. `asked`: the thresholds.
 ///
 /// # Errors
 /// A message that names what is unknown and what there is.
-pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>, String> {
+pub fn parse_probes(
+    names: &[String],
+    excluded: &[String],
+    asked: &Asked,
+) -> Result<Vec<Wanted>, String> {
     let mut wanted: Vec<Wanted> = Vec::new();
     if names.is_empty() {
         let by_default = PROBES.iter().copied().filter(|probe| probe.by_default());
-        wanted = by_default.map(|probe| Wanted::new(probe, Asked::default())).collect();
+        wanted = by_default.map(|probe| Wanted::new(probe, asked.clone())).collect();
     }
     for name in names {
         let (family, all) = match name.split_once(':') {
@@ -88,7 +92,7 @@ pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>
         let probe = family_of(family)?;
         match wanted.iter_mut().find(|one| one.probe.name() == family) {
             Some(one) => one.asked.all |= all,
-            None => wanted.push(Wanted::new(probe, Asked { all, ..Asked::default() })),
+            None => wanted.push(Wanted::new(probe, Asked { all, ..asked.clone() })),
         }
     }
     for family in excluded {
@@ -102,7 +106,7 @@ pub fn parse_probes(names: &[String], excluded: &[String]) -> Result<Vec<Wanted>
     for name in needed {
         let probe = family_of(name)?;
         if !wanted.iter().any(|one| one.probe.name() == *name) {
-            wanted.push(Wanted { is_shown: false, ..Wanted::new(probe, Asked::default()) });
+            wanted.push(Wanted { is_shown: false, ..Wanted::new(probe, asked.clone()) });
         }
     }
     Ok(wanted)
@@ -213,7 +217,7 @@ mod tests {
     fn families() {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let parse = |names: &[&str], excluded: &[&str]| {
-            let wanted = parse_probes(&list(names), &list(excluded))?;
+            let wanted = parse_probes(&list(names), &list(excluded), &Asked::default())?;
             let shown = wanted.iter().filter(|one| one.is_shown);
             let pairs = shown.map(|one| (one.probe.name(), one.asked.all));
             Ok::<_, String>(pairs.collect::<Vec<_>>())
@@ -234,7 +238,8 @@ mod tests {
         let parse = |names: &[&str], excluded: &[&str]| {
             let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let list: [Vec<String>; 2] = [list(names), list(excluded)];
-            let wanted = parse_probes(&list[0], &list[1]).expect("known families");
+            let wanted =
+                parse_probes(&list[0], &list[1], &Asked::default()).expect("known families");
             let pairs = wanted.iter().map(|one| (one.probe.name(), one.is_shown));
             pairs.collect::<Vec<_>>()
         };

@@ -1,8 +1,10 @@
 //! One file per probe family.
 
 mod block;
+mod blocked;
 mod lifecycle;
 mod oom;
 mod process;
+mod runq;
 mod seccomp;
 mod signal;

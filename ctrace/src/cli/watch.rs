@@ -20,8 +20,8 @@ use crate::{
     loader::{self, Attached, Filtered, Planned},
     output::Output,
     pipeline::{self, Stages, Summary},
-    plan::{self, Limits, Plan, RingSizes, Wanted},
-    probes::seccomp::Pairing,
+    plan::{self, Limits, Plan, RingSizes},
+    probes::{Asked, seccomp::Pairing},
     sink::{Json, Sink, Text},
 };
 
@@ -36,6 +36,12 @@ pub struct Args {
     /// Not these families of events
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     exclude: Vec<String>,
+    /// Show waits for a CPU of at least this time
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = plan::parse_duration)]
+    runq_slower: Duration,
+    /// Show tasks that are blocked for at least this time
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = plan::parse_duration)]
+    blocked_slower: Duration,
     /// Only this container: its name, or the start of its id (repeatable)
     #[arg(long, value_name = "NAME|ID")]
     container: Vec<String>,
@@ -102,9 +108,10 @@ const EXAMPLES: &str = "\
 Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies), signal
 (those that end a process, with their sender; signal:all: every one), exit (containers that end, and
 processes that a signal ends, with the cause; exit:all: every process), block (block I/O that fails or is
-slower than --block-slower; block:all: every one), throttle (CPU quotas used up), pids (forks refused at
-pids.max), memory (limits of memory reached), and only if named: exec (processes that run another
-program).
+slower than --block-slower; block:all: every one), runq (waits for a CPU longer than --runq-slower;
+runq:all: every one), blocked (tasks in uninterruptible sleep for longer than --blocked-slower), throttle
+(CPU quotas used up), pids (forks refused at pids.max), memory (limits of memory reached), and only if
+named: exec (processes that run another program).
 
 Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender. A
 container that starts later and fits is seen from its first event.
@@ -132,14 +139,16 @@ Exit codes: 0 ended as asked, 1 failed, 2 bad usage.";
 
 impl Args {
     fn plan(self) -> Result<Plan> {
-        let mut probes = plan::parse_probes(&self.events, &self.exclude).map_err(Usage)?;
-        for Wanted { probe: _, asked, is_shown: _ } in &mut probes {
-            asked.seccomp_pairing = self.seccomp_pairing;
-            asked.no_fold = self.no_fold;
-            asked.block_slower = Some(self.block_slower);
-        }
+        let asked = Asked {
+            all: false,
+            seccomp_pairing: self.seccomp_pairing,
+            no_fold: self.no_fold,
+            block_slower: self.block_slower,
+            runq_slower: self.runq_slower,
+            blocked_slower: self.blocked_slower,
+        };
         Ok(Plan {
-            probes,
+            probes: plan::parse_probes(&self.events, &self.exclude, &asked).map_err(Usage)?,
             filter: Filter {
                 pids: self.pid,
                 cgroups: self.cgroup,

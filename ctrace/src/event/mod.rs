@@ -4,6 +4,7 @@
 
 mod attribution;
 mod block;
+mod blocked;
 mod cause;
 mod container;
 pub mod field;
@@ -13,6 +14,7 @@ mod memory;
 mod oom;
 mod pids;
 mod process;
+mod runq;
 mod schema;
 mod seccomp;
 mod selector;
@@ -25,6 +27,7 @@ mod tree;
 
 pub use attribution::*;
 pub use block::{Block, OwnerVia, Submitter};
+pub use blocked::Blocked;
 pub use cause::{Cause, CauseKind, OomCause, SignalCause};
 pub use container::*;
 use field::Value;
@@ -34,6 +37,7 @@ pub use memory::MemoryPressure;
 pub use oom::{Constraint, Level, Memory, Oom, OomVia};
 pub use pids::PidsMax;
 pub use process::{Exec, Exit};
+pub use runq::RunqDelay;
 pub use schema::schema;
 pub use seccomp::{Seccomp, SeccompAction};
 pub use selector::{is_hex64, matches};
@@ -74,6 +78,8 @@ pub enum Payload {
     Seccomp(Seccomp),
     Signal(Box<Signal>),
     Block(Box<Block>),
+    RunqDelay(RunqDelay),
+    Blocked(Blocked),
     Lost(Lost),
 }
 
@@ -122,6 +128,8 @@ impl Payload {
             Payload::Seccomp(_) => "seccomp",
             Payload::Signal(_) => "signal",
             Payload::Block(_) => "block",
+            Payload::RunqDelay(_) => "runq_delay",
+            Payload::Blocked(_) => "blocked",
             Payload::Lost(_) => "lost",
         }
     }
@@ -137,6 +145,8 @@ impl Payload {
             Payload::Seccomp(seccomp) => seccomp,
             Payload::Signal(signal) => signal.as_ref(),
             Payload::Block(block) => block.as_ref(),
+            Payload::RunqDelay(delay) => delay,
+            Payload::Blocked(blocked) => blocked,
             Payload::Lost(lost) => lost,
         }
     }
@@ -152,6 +162,8 @@ impl Payload {
             Payload::Seccomp(seccomp) => seccomp,
             Payload::Signal(signal) => signal.as_mut(),
             Payload::Block(block) => block.as_mut(),
+            Payload::RunqDelay(delay) => delay,
+            Payload::Blocked(blocked) => blocked,
             Payload::Lost(lost) => lost,
         }
     }

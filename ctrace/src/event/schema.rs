@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    Block, CGROUP_FIELDS, Cause, CauseKind, Container, Exec, Exit, Level, Lost, MemoryPressure,
-    Namespaces, Oom, PidsMax, Pod, Process, Seccomp, Signal, Submitter, Throttle, VERSION, Via,
-    field,
+    Block, Blocked, CGROUP_FIELDS, Cause, CauseKind, Container, Exec, Exit, Level, Lost,
+    MemoryPressure, Namespaces, Oom, PidsMax, Pod, Process, RunqDelay, Seccomp, Signal, Submitter,
+    Throttle, VERSION, Via, field,
 };
 
 /// The types of events with the key of their payload.
@@ -16,6 +16,8 @@ const TYPES: &[(&str, &str)] = &[
     ("seccomp", "seccomp"),
     ("signal", "signal"),
     ("block", "block"),
+    ("runq_delay", "sched"),
+    ("blocked", "sched"),
     ("throttle", "throttle"),
     ("pids_max", "pids"),
     ("memory_pressure", "memory"),
@@ -80,6 +82,8 @@ pub fn schema() -> Value {
     let kinds = json!({ "enum": CauseKind::ALL.map(CauseKind::name) });
     let cause = object(field::schema(Cause::FIELDS, &[sender(), ("kind", kinds)]));
     let exit = field::schema(Exit::FIELDS, &[("cause", cause)]);
+    let mut sched = field::schema(RunqDelay::FIELDS, &[("before", object(other.clone()))]);
+    sched.extend(field::schema(Blocked::FIELDS, &[]));
     let types: Vec<&str> = TYPES.iter().map(|(kind, _)| *kind).collect();
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -110,6 +114,7 @@ pub fn schema() -> Value {
             "exit": nullable(exit, "With type exit"),
             "signal": nullable(signal, "With type signal: process is whom it was sent to"),
             "block": nullable(field::schema(Block::FIELDS, &[("submitter", object(field::schema(Submitter::FIELDS, &[])))]), "With type block"),
+            "sched": nullable(sched, "With types runq_delay and blocked"),
             "lost": nullable(field::schema(Lost::FIELDS, &[]), "With type lost"),
         },
         "allOf": payloads(),

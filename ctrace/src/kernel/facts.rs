@@ -27,6 +27,9 @@ pub struct Facts {
     pub host_mnt_ns: u32,
     /// Whether the audit log can be listened to, or why not.
     pub audit: Result<(), String>,
+    /// The scheduler keeps how long each task waited for a CPU (`CONFIG_SCHED_INFO`, and not switched
+    /// off).
+    pub keeps_sched_info: bool,
     /// Keeps attaching fast until programs are loaded.
     _trial: Trial,
 }
@@ -54,6 +57,8 @@ impl Facts {
             nodes_with_memory: nodes.ok().and_then(|list| parse_nodes(&list)).unwrap_or(1),
             host_mnt_ns: host::mnt_ns().context("cannot read the host's mount namespace")?,
             audit: AuditLog::open().map(drop).map_err(|error| error.to_string()),
+            keeps_sched_info: fs::read_to_string("/proc/thread-self/schedstat")
+                .is_ok_and(|text| keeps_sched_info(&text)),
             _trial: trial,
         })
     }
@@ -79,6 +84,12 @@ pub fn require_privileges() -> Result<()> {
     Ok(())
 }
 
+/// Whether the third number of a `/proc/PID/schedstat`, how often the task got a CPU, is more than 0.
+fn keeps_sched_info(schedstat: &str) -> bool {
+    let times = schedstat.split_whitespace().nth(2).and_then(|times| times.parse::<u64>().ok());
+    times.is_some_and(|times| times > 0)
+}
+
 /// Reads a list such as `0-1,3` into a mask of the first 64 numbers.
 fn parse_nodes(list: &str) -> Option<u64> {
     let mut mask = 0;
@@ -101,6 +112,14 @@ mod tests {
         assert_eq!(parse_nodes("64,4294967295"), Some(0));
         assert_eq!(parse_nodes(""), None);
         assert_eq!(parse_nodes("x-3"), None);
+    }
+
+    #[test]
+    fn schedstats() {
+        assert!(keeps_sched_info("109508 325280 2\n"));
+        assert!(
+            !keeps_sched_info("0 0 0\n") && !keeps_sched_info("") && !keeps_sched_info("1 2 x")
+        );
     }
 
     #[test]

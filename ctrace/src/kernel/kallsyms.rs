@@ -1,9 +1,13 @@
 //! Address ranges of chosen kernel functions, from `/proc/kallsyms`.
 
+mod frames;
+
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
 };
+
+pub use frames::Frames;
 
 /// Why no symbols can be had.
 #[derive(Debug, thiserror::Error)]

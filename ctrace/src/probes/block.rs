@@ -15,9 +15,6 @@ use super::{
 };
 use crate::kernel::{ArgType, Btf, Facts};
 
-/// What takes so long or longer is an event.
-pub const SLOWER: Duration = Duration::from_millis(50);
-
 pub struct BlockProbe;
 
 impl Probe for BlockProbe {
@@ -187,7 +184,7 @@ fn passes_errno(btf: &Btf) -> Result<bool, Unsupported> {
 
 fn offsets(btf: &Btf, asked: &Asked) -> Result<BlockOffsets, Unsupported> {
     let at = |ty, path| member(btf, ty, path);
-    let slower = asked.block_slower.unwrap_or(SLOWER);
+    let slower = asked.block_slower;
     // An enum from 6.10 on, a macro before.
     let flush_seq = btf.enum_value("__RQF_FLUSH_SEQ").unwrap_or(4);
     let offsets = BlockOffsets {

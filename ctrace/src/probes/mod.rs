@@ -4,12 +4,14 @@
 //! [`crate::event`], and a line in [`PROBES`].
 
 pub mod block;
+pub mod blocked;
 pub mod lifecycle;
 pub mod memory;
 pub mod offsets;
 pub mod oom;
 pub mod pids;
 pub mod process;
+pub mod runq;
 mod sampled;
 pub mod seccomp;
 pub mod signal;
@@ -35,6 +37,8 @@ pub const PROBES: &[&dyn Probe] = &[
     &process::ExitProbe,
     &process::ExecProbe,
     &block::BlockProbe,
+    &runq::Runq,
+    &blocked::Blocked,
     &throttle::Throttle,
     &pids::Pids,
     &memory::Memory,
@@ -75,7 +79,7 @@ pub trait Probe: Sync {
 }
 
 /// What the user asks of a probe.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Everything, and not only what is rare or slow: `family:all`.
     pub all: bool,
@@ -83,8 +87,25 @@ pub struct Asked {
     pub seccomp_pairing: seccomp::Pairing,
     /// Each denial by seccomp is an event of its own.
     pub no_fold: bool,
-    /// Block I/O that takes so long or longer; absent: [`block::SLOWER`].
-    pub block_slower: Option<Duration>,
+    /// Block I/O that takes so long or longer.
+    pub block_slower: Duration,
+    /// Waits for a CPU of at least so long.
+    pub runq_slower: Duration,
+    /// Uninterruptible sleep of at least so long.
+    pub blocked_slower: Duration,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            all: false,
+            seccomp_pairing: seccomp::Pairing::default(),
+            no_fold: false,
+            block_slower: Duration::from_millis(50),
+            runq_slower: Duration::from_millis(20),
+            blocked_slower: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Turns one probe's records into events.
@@ -217,6 +238,9 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
     RawTracepoint(&'static str),
+    BtfTracepoint(&'static str),
+    /// Only loaded: it runs when it is read.
+    TaskIterator,
     Fentry(&'static str),
     Fexit(&'static str),
     Kprobe(&'static str),

@@ -1,6 +1,6 @@
 //! The offsets that every probe needs, from the kernel's BTF.
 
-use ctrace_common::offsets::{CgroupOffsets, MISSING, TaskOffsets};
+use ctrace_common::offsets::{CgroupOffsets, MISSING, SchedOffsets, TaskOffsets};
 
 use crate::kernel::{Btf, cgroups::CgroupLayout};
 
@@ -107,5 +107,38 @@ pub fn cgroup(btf: &Btf, layout: &CgroupLayout) -> CgroupOffsets {
         kn_id: at("kernfs_node", "id"),
         kn_name: at("kernfs_node", "name"),
         kn_parent: any_member(btf, "kernfs_node", &["__parent", "parent"]),
+    }
+}
+
+/// For the global `SCHED_OFFSETS`.
+pub fn sched(btf: &Btf) -> SchedOffsets {
+    let at = |ty, path| member(btf, ty, path);
+    SchedOffsets {
+        task_pcount: at("task_struct", "sched_info.pcount"),
+        task_run_delay: at("task_struct", "sched_info.run_delay"),
+        task_last_arrival: at("task_struct", "sched_info.last_arrival"),
+        task_last_queued: at("task_struct", "sched_info.last_queued"),
+        task_nvcsw: at("task_struct", "nvcsw"),
+        task_nivcsw: at("task_struct", "nivcsw"),
+        task_state: any_member(btf, "task_struct", &["__state", "state"]),
+        task_on_cpu: at("task_struct", "on_cpu"),
+        task_on_rq: at("task_struct", "on_rq"),
+        task_policy: at("task_struct", "policy"),
+        task_cpu: any_member(btf, "task_struct", &["thread_info.cpu", "cpu"]),
+        task_sched_delayed: at("task_struct", "se.sched_delayed"),
+        task_sum_exec: at("task_struct", "se.sum_exec_runtime"),
+        task_prev_sum_exec: at("task_struct", "se.prev_sum_exec_runtime"),
+        task_cfs_rq: at("task_struct", "se.cfs_rq"),
+        cfs_rq_rq: at("cfs_rq", "rq"),
+        cfs_rq_throttled: any_member(
+            btf,
+            "cfs_rq",
+            &[
+                "throttled_clock_self_time",
+                "throttled_clock_pelt_time",
+                "throttled_clock_task_time",
+            ],
+        ),
+        rq_clock: at("rq", "clock"),
     }
 }

@@ -67,8 +67,10 @@ fn type_style(payload: &Payload) -> Style {
         Payload::Exit(Exit { signal: Some(_), .. }) => AnsiColor::Red.on_default(),
         Payload::Exec(_) | Payload::Exit(_) => AnsiColor::Cyan.on_default(),
         Payload::Block(block) if block.error.is_some() => AnsiColor::Red.on_default(),
+        Payload::Blocked(_) => AnsiColor::Red.on_default(),
         Payload::Signal(_)
         | Payload::Block(_)
+        | Payload::RunqDelay(_)
         | Payload::Throttle(_)
         | Payload::PidsMax(_)
         | Payload::MemoryPressure(_) => AnsiColor::Yellow.on_default(),

@@ -1,0 +1,130 @@
+//! A task waited for a CPU.
+
+use super::{
+    CGROUP_FIELDS, Detail, Evidence, Process, Subject, container_value,
+    field::{Field, Type, Value, object},
+    text,
+};
+
+/// A task got a CPU after it had waited for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunqDelay {
+    /// From runnable to running.
+    pub delay_ns: u64,
+    /// The CPU that it got.
+    pub cpu: u32,
+    /// It had been running until it waited; else it had been asleep. Absent: unknown.
+    pub preempted: Option<bool>,
+    /// The CPU quota of its cgroup, or of one above, was used up in the meantime. Absent: unknown.
+    pub throttled: Option<bool>,
+    /// The task that ran on the CPU just before; absent: the CPU was idle.
+    pub before: Option<Box<Subject>>,
+}
+
+impl RunqDelay {
+    pub const FIELDS: &'static [Field<Self>] = &[
+        Field {
+            name: "delay_ns",
+            ty: Type::Number,
+            doc: "With type runq_delay: nanoseconds from runnable to running, on whatever CPUs it \
+                  waited",
+            get: |delay| delay.delay_ns.into(),
+        },
+        Field {
+            name: "cpu",
+            ty: Type::Number,
+            doc: "The CPU that the task got, or was on when it went to sleep",
+            get: |delay| delay.cpu.into(),
+        },
+        Field {
+            name: "preempted",
+            ty: Type::Flag,
+            doc: "With type runq_delay: whether it had been running until it waited, and not \
+                  asleep; null: unknown",
+            get: |delay| delay.preempted.into(),
+        },
+        Field {
+            name: "throttled",
+            ty: Type::Flag,
+            doc: "With type runq_delay: whether a CPU quota of its cgroup, or of one above, was \
+                  used up in the meantime, so that no CPU would have helped; null: unknown, as where \
+                  it moved to another CPU, or slept since it last ran and the quota was used up \
+                  since then",
+            get: |delay| delay.throttled.into(),
+        },
+        Field {
+            name: "before",
+            ty: Type::Object,
+            doc: "With type runq_delay: the task that ran on the CPU just before; null: the CPU was \
+                  idle",
+            get: |delay| delay.before.as_deref().map_or(Value::Null, of_subject),
+        },
+    ];
+}
+
+/// A process that an event names besides its own.
+fn of_subject(subject: &Subject) -> Value<'_> {
+    let Value::Object(mut members) = object(Process::FIELDS, &subject.process) else {
+        return Value::Null;
+    };
+    members.push(("container".into(), container_value(subject)));
+    members.push(("cgroup".into(), object(CGROUP_FIELDS, subject)));
+    Value::Object(members)
+}
+
+impl Detail for RunqDelay {
+    fn key(&self) -> &'static str {
+        "sched"
+    }
+
+    fn value(&self) -> Value<'_> {
+        object(Self::FIELDS, self)
+    }
+
+    fn headline(&self, subject: Option<&Subject>) -> String {
+        let process = subject.map(|subject| subject.process.label()).unwrap_or_default();
+        let Self { delay_ns, cpu, preempted: _, throttled, before } = self;
+        let why = match (throttled, before) {
+            (Some(true), _) => ": its CPU quota was used up".to_owned(),
+            (_, Some(before)) => {
+                format!(" after {} of {}", before.process.label(), before.label())
+            }
+            (_, None) => ", which was idle".to_owned(),
+        };
+        format!("{process} waited {} for CPU {cpu}{why}", text::duration(*delay_ns))
+    }
+
+    fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {
+        Vec::new()
+    }
+
+    fn subjects_mut(&mut self) -> Vec<&mut Subject> {
+        self.before.as_deref_mut().into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(comm: &str, pid: u32) -> Process {
+        Process { comm: Some(comm.into()), pid: Some(pid), ..Process::default() }
+    }
+
+    #[test]
+    fn headlines() {
+        let subject = Subject { process: process("web", 7), ..Subject::default() };
+        let hog = Subject { process: process("hog", 9), ..Subject::default() };
+        let mut delay = RunqDelay { delay_ns: 25_000_000, cpu: 3, ..RunqDelay::default() };
+        let headline = |delay: &RunqDelay| delay.headline(Some(&subject));
+        assert_eq!(headline(&delay), "web[7] waited 25.000 ms for CPU 3, which was idle");
+        delay.before = Some(Box::new(hog));
+        assert_eq!(
+            headline(&delay),
+            "web[7] waited 25.000 ms for CPU 3 after hog[9] of unknown cgroup"
+        );
+        delay.throttled = Some(true);
+        let expected = "web[7] waited 25.000 ms for CPU 3: its CPU quota was used up";
+        assert_eq!(headline(&delay), expected);
+    }
+}
