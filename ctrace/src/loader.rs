@@ -1,6 +1,6 @@
 //! From a plan to programs that run in the kernel.
 
-use std::sync::OnceLock;
+use std::cell::OnceCell;
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -124,13 +124,14 @@ pub fn load(
         }
     }
 
+    let types = Types::default();
     let mut hooks = Vec::new();
     let of_probes = plans
         .iter()
         .flat_map(|(probe, plan)| plan.hooks.iter().map(|hook| (probe.name(), hook.clone())));
     let of_lifecycle = lifecycle::hooks().into_iter().map(|hook| (lifecycle::NAME, hook));
     for (probe, hook) in of_lifecycle.chain(of_probes) {
-        let failure = match attach_hook(&mut programs, &hook) {
+        let failure = match attach_hook(&mut programs, &hook, &types) {
             Ok(()) => None,
             Err(error) if hook.required => {
                 return Err(error.context(format!("{} cannot be hooked", hook.name)));
@@ -200,21 +201,26 @@ impl Loaded {
     }
 }
 
-/// The kernel's types in aya's form, which finds functions for fentry: read once, where needed.
-fn types() -> Result<&'static Btf> {
-    static TYPES: OnceLock<Btf> = OnceLock::new();
-    if TYPES.get().is_none() {
-        let _ = TYPES.set(Btf::from_sys_fs()?);
+/// The kernel's types in aya's form, which finds functions and tracepoints: read once, where needed. They
+/// take 20 MiB.
+#[derive(Default)]
+struct Types(OnceCell<Btf>);
+
+impl Types {
+    fn get(&self) -> Result<&Btf> {
+        if self.0.get().is_none() {
+            let _ = self.0.set(Btf::from_sys_fs()?);
+        }
+        self.0.get().context("the kernel's BTF cannot be read")
     }
-    TYPES.get().context("the kernel's BTF cannot be read")
 }
 
-fn attach_hook(object: &mut Ebpf, hook: &Hook) -> Result<()> {
+fn attach_hook(object: &mut Ebpf, hook: &Hook, types: &Types) -> Result<()> {
     let Some(strategy) = &hook.strategy else { return Ok(()) };
-    strategy.programs.iter().try_for_each(|program| attach(object, *program))
+    strategy.programs.iter().try_for_each(|program| attach(object, *program, types))
 }
 
-fn attach(object: &mut Ebpf, Program { name, attach }: Program) -> Result<()> {
+fn attach(object: &mut Ebpf, Program { name, attach }: Program, types: &Types) -> Result<()> {
     let program =
         object.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))?;
     match attach {
@@ -225,21 +231,21 @@ fn attach(object: &mut Ebpf, Program { name, attach }: Program) -> Result<()> {
         }
         Attach::BtfTracepoint(tracepoint) => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(tracepoint, types()?)?;
+            program.load(tracepoint, types.get()?)?;
             program.attach()?;
         }
         Attach::TaskIterator => {
             let program: &mut Iter = program.try_into()?;
-            program.load("task", types()?)?;
+            program.load("task", types.get()?)?;
         }
         Attach::Fentry(function) => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(function, types()?)?;
+            program.load(function, types.get()?)?;
             program.attach()?;
         }
         Attach::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
-            program.load(function, types()?)?;
+            program.load(function, types.get()?)?;
             program.attach()?;
         }
         Attach::Kprobe(function) => {

@@ -3,7 +3,6 @@
 
 mod decode;
 
-use std::time::Duration;
 
 use aya::Ebpf;
 use ctrace_common::offsets::{BlockOffsets, MISSING};
