@@ -34,6 +34,8 @@ mod process_ends;
 mod process_filters;
 mod runtimes;
 mod verifier;
+mod seccomp;
+mod seccomp_containers;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

@@ -27,5 +27,6 @@ pub mod oom_check;
 pub mod parallel;
 pub mod podman;
 pub mod process;
+pub mod seccomp;
 pub mod victim;
 pub mod watch;

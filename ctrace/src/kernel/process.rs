@@ -7,12 +7,14 @@ use std::{
 
 use ctrace_common::{COMM_LEN, TaskIdentity};
 
-use super::CgroupLayout;
+use super::{CgroupLayout, clock};
 
-/// All that can be read of a living process. Absent where it is gone. When it began stays unknown:
-/// `/proc` tells it to a hundredth of a second only.
-pub fn identity(pid: u32, layout: &CgroupLayout) -> Option<TaskIdentity> {
+/// All that can be read of a living process, but for its start, which `/proc` has to a hundredth of a
+/// second only: that comes beside it, nanoseconds since boot, rounded down. Absent where the process
+/// is gone, or dead and not yet waited for.
+pub fn identity(pid: u32, layout: &CgroupLayout) -> Option<(TaskIdentity, u64)> {
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let started = parse_start(&read("stat")?)?;
     let mut identity = parse_status(&read("status")?)?;
     let cgroups = read("cgroup").unwrap_or_default();
     let id = |hierarchy: u32| {
@@ -32,7 +34,16 @@ pub fn identity(pid: u32, layout: &CgroupLayout) -> Option<TaskIdentity> {
     identity.net_ns = inode("net");
     identity.mnt_ns_id = mnt_ns_id(pid).unwrap_or(0);
     // Another process may have the id by now: only one that was there all the time is believed.
-    (parse_status(&read("status")?)?.comm == identity.comm).then_some(identity)
+    let is_one = identity.mnt_ns != 0 && parse_start(&read("stat")?)? == started;
+    is_one.then_some((identity, started))
+}
+
+/// When a process began, from `/proc/PID/stat`: nanoseconds since boot. The name in it may hold spaces
+/// and brackets.
+fn parse_start(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u64 = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    clock::boot_ns_of_ticks(ticks)
 }
 
 /// The kernel's own number of the mount namespace, from 6.11 on.
@@ -100,6 +111,13 @@ mod tests {
     }
 
     #[test]
+    fn starts() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 2";
+        assert_eq!(parse_start(stat), Some(42_420_000_000));
+        assert_eq!(parse_start("7 (a) S 1"), None);
+    }
+
+    #[test]
     fn cgroups() {
         let text = "4:memory:/docker/a:b\n0::/x\n";
         assert_eq!(path_in(text, 4), Some("/docker/a:b"));
@@ -109,7 +127,8 @@ mod tests {
     #[test]
     fn this_process() {
         let Ok(layout) = CgroupLayout::of_host() else { return };
-        let identity = identity(std::process::id(), &layout).expect("it runs");
+        let (identity, started) = identity(std::process::id(), &layout).expect("it runs");
+        assert!(started > 0);
         let inode = fs::metadata("/proc/self/ns/mnt").expect("/proc").ino();
         assert_eq!((identity.tgid, u64::from(identity.mnt_ns)), (std::process::id(), inode));
     }
@@ -119,6 +138,7 @@ mod tests {
         fn any_text(text in any::<String>()) {
             let _ = parse_status(&text);
             let _ = path_in(&text, 0);
+            let _ = parse_start(&text);
         }
     }
 }

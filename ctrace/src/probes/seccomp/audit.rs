@@ -26,6 +26,8 @@ const RET_LOG: u32 = 0x7ffc_0000;
 
 /// How long the thread waits before it looks whether it is to end.
 const WAIT_MS: i32 = 500;
+/// How far the log's time is behind, at most: a tick of the kernel's clock, and of `/proc`'s.
+const SLACK_MS: u64 = 20;
 /// Calls that wait for the next tick; more are counted as lost.
 const MAX_WAITING: usize = 64 << 10;
 
@@ -105,23 +107,34 @@ fn is_wanted(code: u32, is_sole: bool) -> bool {
 /// log says is known.
 fn identity(call: &AuditSeccomp, ended: &EndedMap, layout: &CgroupLayout) -> TaskIdentity {
     let comm = comm(&call.comm);
-    // The thread that made the call need not have the process's name.
-    let is_it = |identity: &TaskIdentity| identity.comm == comm;
-    let gone = ended.get(&call.pid, 0).ok().map(|bytes| -> Ended { zerocopy::transmute!(bytes) });
-    // One that had ended before the call had the same id.
-    let gone = gone.filter(|Ended { time_ns, process: _ }| {
-        clock::wall_of_boot(*time_ns) / 1_000_000 + 1 >= i128::from(call.time_ms)
+    // One that began later has the same id by accident, and one that had ended before.
+    let is_begun = |started_ns: u64| wall_ms(started_ns) <= call.time_ms.saturating_add(SLACK_MS);
+    let gone = || {
+        let bytes = ended.get(&call.pid, 0).ok()?;
+        let Ended { time_ns, process } = zerocopy::transmute!(bytes);
+        let is_it = wall_ms(time_ns) + SLACK_MS >= call.time_ms;
+        (is_it && is_begun(process.start_boottime_ns)).then_some(process)
+    };
+    let living = || {
+        let (identity, started) = process::identity(call.pid, layout)?;
+        is_begun(started).then_some(identity)
+    };
+    // It may end between the two.
+    let found = gone().or_else(living).or_else(gone);
+    let mut identity = found.unwrap_or_else(|| TaskIdentity {
+        tgid: call.pid,
+        uid: call.uid.unwrap_or(0),
+        flags: if call.uid.is_some() { TaskIdentity::HAS_UID } else { 0 },
+        ..TaskIdentity::default()
     });
-    let gone = gone.map(|Ended { time_ns: _, process }| process).filter(is_it);
-    let living = || process::identity(call.pid, layout).filter(is_it);
-    gone.or_else(living).unwrap_or_else(|| {
-        let mut identity = TaskIdentity { comm, ..TaskIdentity::default() };
-        (identity.tgid, identity.tid) = (call.pid, call.pid);
-        if let Some(uid) = call.uid {
-            (identity.uid, identity.flags) = (uid, TaskIdentity::HAS_UID);
-        }
-        identity
-    })
+    // The log has the name of the thread, but not its id.
+    (identity.comm, identity.tid) = (comm, call.pid);
+    identity
+}
+
+/// Milliseconds since the epoch.
+fn wall_ms(boot_ns: u64) -> u64 {
+    u64::try_from(clock::wall_of_boot(boot_ns) / 1_000_000).unwrap_or(0)
 }
 
 fn comm(name: &[u8]) -> [u8; COMM_LEN] {
