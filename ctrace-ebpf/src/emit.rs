@@ -36,11 +36,7 @@ pub fn lost(kind: Kind) {
 /// Sends a record to its kind's ring, or counts it.
 #[inline(always)]
 pub fn send(kind: Kind, record: &[u8]) {
-    let ring = match kind.ring() {
-        Ring::Rare => &RARE,
-        Ring::Lifecycle => &LIFECYCLE,
-        Ring::Bulk => &BULK,
-    };
+    let ring = ring_of(kind);
     let flags = match (kind, kind.ring()) {
         // A fork is only of interest to an event, which wakes the collector itself.
         (Kind::Fork, _) if has_room(ring) => BPF_RB_NO_WAKEUP as u64,
@@ -51,6 +47,22 @@ pub fn send(kind: Kind, record: &[u8]) {
     };
     if ring.output::<[u8]>(record, flags).is_err() {
         lost(kind);
+    }
+}
+
+/// Sends a record that matters less than others of its ring: it may not take the last half of the
+/// room.
+#[inline(always)]
+pub fn send_if_room(kind: Kind, record: &[u8]) {
+    if has_room(ring_of(kind)) { send(kind, record) } else { lost(kind) }
+}
+
+#[inline(always)]
+fn ring_of(kind: Kind) -> &'static RingBuf {
+    match kind.ring() {
+        Ring::Rare => &RARE,
+        Ring::Lifecycle => &LIFECYCLE,
+        Ring::Bulk => &BULK,
     }
 }
 

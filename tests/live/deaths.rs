@@ -129,12 +129,12 @@ fn faults_and_signals_of_its_own() {
         let (pid, _) = end("abort")?;
         let (exit, sent) = both(&watch, pid)?;
         expect(&exit, &[("/exit/cause/kind", "signal"), ("/exit/signal", "SIGABRT")])?;
-        equal("sender", sent.u64("/signal/sender/pid")?, pid.into())?;
+        equal("sender", sent.u64("/signal/sender/pid")?, u64::from(pid))?;
 
         let (pid, _) = end("thread")?;
         let (exit, _) = both(&watch, pid)?;
         expect(&exit, &[("/exit/signal", "SIGKILL"), ("/exit/cause/via", "process")])?;
-        equal("sender", exit.u64("/exit/cause/sender/pid")?, pid.into())?;
+        equal("sender", exit.u64("/exit/cause/sender/pid")?, u64::from(pid))?;
         ensure!(exit.str("/exit/cause/text")? == "the process itself", "{exit}");
 
         let (pid, _) = end("alarm")?;
@@ -229,7 +229,7 @@ fn killed_with_its_cgroup() {
         equal("status", child.wait()?.signal(), Some(libc::SIGKILL))?;
         let (exit, sent) = both(&watch, child.id())?;
         expect(&exit, &[("/exit/cause/kind", "signal"), ("/exit/cause/via", "cgroup_kill")])?;
-        equal("sender", sent.u64("/signal/sender/pid")?, std::process::id().into())?;
+        equal("sender", sent.u64("/signal/sender/pid")?, u64::from(std::process::id()))?;
         watch.stop().map(drop)
     });
 }
@@ -277,9 +277,42 @@ fn the_verdict_alone() {
         signal(child.id(), Signal::Kill)?;
         child.wait()?;
         let exit = watch.event("its exit", |event| event.is_exit_of(child.id()))?;
-        equal("sender", exit.u64("/exit/cause/sender/pid")?, std::process::id().into())?;
+        equal("sender", exit.u64("/exit/cause/sender/pid")?, u64::from(std::process::id()))?;
         let ended = watch.stop()?;
         let others = ended.events.iter().filter(|event| !event.is("exit") && !event.is("lost"));
         equal("other events", others.count(), 0)
+    });
+}
+
+#[test]
+fn every_signal() {
+    case("-e signal:all: those that are handled or ignored too", || {
+        let mut command = Command::new(ctrace_tests::facts::ctrace()?);
+        command.args(["watch", "-e", "signal:all", "-o", "json"]);
+        let watch = Watch::start(command)?.attached()?;
+        let script = "trap : USR1; trap '' USR2; kill -USR1 $$; kill -USR2 $$; kill -CONT $$";
+        let mut shell = Command::new("/bin/sh").args(["-c", script]).spawn()?;
+        let pid = shell.id();
+        ensure!(shell.wait()?.success(), "the shell failed");
+        let is_sent = |name: &str| {
+            let name = serde_json::Value::from(name);
+            move |event: &Event| {
+                event.is_signal_to(pid) && event.get("/signal/signal") == Some(&name)
+            }
+        };
+        for (name, result) in [("SIGUSR1", "delivered"), ("SIGUSR2", "ignored")] {
+            let sent = watch.event(name, is_sent(name))?;
+            expect(&sent, &[("/signal/result", result), ("/signal/code", "SI_USER")])?;
+            equal("fatal", sent.get("/signal/fatal"), Some(&false.into()))?;
+            equal("sender", sent.u64("/signal/sender/pid")?, u64::from(pid))?;
+        }
+        // The kernel tells this process of the shell's end.
+        let me = std::process::id();
+        let is_child = |event: &Event| {
+            event.is_signal_to(me) && event.get("/signal/code") == Some(&"CLD_EXITED".into())
+        };
+        let child = watch.event("SIGCHLD", is_child)?;
+        equal("sender", child.get("/signal/sender"), None)?;
+        watch.stop().map(drop)
     });
 }

@@ -119,7 +119,7 @@ fn killed_from_the_host() {
         let mut shell = shell.args(["-c", &format!("kill -9 {}", container.pid()?)]).spawn()?;
         ensure!(shell.wait()?.success(), "the shell could not kill it");
         let end = end(&watch, &container)?;
-        equal("sender", end.u64("/exit/cause/sender/pid")?, shell.id().into())?;
+        equal("sender", end.u64("/exit/cause/sender/pid")?, u64::from(shell.id()))?;
         equal("its container", end.get("/exit/cause/sender/container"), None)?;
         equal("code", end.u64("/exit/runtime_code")?, 137)?;
         by_runtime(&end, false)?;
@@ -135,7 +135,7 @@ fn killed_from_another_container() {
         let container = engine.start(&[], &["/bin/sleep", "1000"])?;
         let script = format!("kill -9 {}", container.pid()?);
         // Named like a runtime, which it is not.
-        let script = format!("echo runc >/proc/$$/comm; {script}");
+        let script = format!("printf runc >/proc/$$/comm; {script}");
         let other = engine.create(&["--pid=host"], &["/bin/sh", "-c", &script])?;
         other.start_to_end()?.expect_code(0)?;
         let end = end(&watch, &container)?;

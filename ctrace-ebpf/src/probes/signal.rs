@@ -129,7 +129,12 @@ pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
             record.syscall = Address(info).read(global!(SIGNAL_OFFSETS, info_syscall));
         }
     }
-    emit::send(Kind::Signal, record.as_bytes());
+    // Of all signals there are many: they must not keep OOM kills out of the ring.
+    if ends || is_asked {
+        emit::send(Kind::Signal, record.as_bytes());
+    } else {
+        emit::send_if_room(Kind::Signal, record.as_bytes());
+    }
     0
 }
 

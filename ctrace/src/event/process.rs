@@ -211,4 +211,65 @@ mod tests {
         assert_eq!((exit(9).code, exit(9).signal), (None, Some(9)));
         assert!(exit(11 | 0x80).core_dumped && !exit(11).core_dumped);
     }
+
+    #[test]
+    fn headlines_of_ends() {
+        use crate::event::{OomCause, Process, SignalCause, SignalVia};
+        let process = |pid, comm: &str| {
+            let comm = Some(comm.to_owned());
+            let process = Process { pid: Some(pid), comm, ..Process::default() };
+            Subject { process, ..Subject::default() }
+        };
+        let java = process(77, "java");
+        let end = |status, container_end, cause: Cause| Exit {
+            runtime_ns: Some(3 * 3_600_000_000_000),
+            container_end,
+            cause: Some(cause.into()),
+            oom_kills_inside: container_end.then_some(0),
+            ..Exit::of_status(status)
+        };
+        let text = |exit: Exit| exit.headline(Some(&java));
+        let oom = OomCause { id: 5, why: "limit of /docker/1 hit".into(), cgroup: None };
+        let by_oom = Cause { kind: CauseKind::Oom, oom: Some(oom), ..Cause::default() };
+        assert_eq!(
+            text(end(9, true, by_oom)),
+            "java[77] killed by SIGKILL after 3 h: the OOM killer (limit of /docker/1 hit); the \
+             container ends, its runtime shows 137"
+        );
+        let stop = SignalCause {
+            number: 15,
+            code: 0,
+            via: SignalVia::Process,
+            sender: Some(process(5, "runc")),
+            is_own: false,
+            init: None,
+            address: None,
+            syscall: None,
+            before_ns: 2_500_000_000,
+        };
+        let kill = |kind, by_runtime| Cause {
+            kind,
+            signal: Some(stop.clone()),
+            by_runtime,
+            ..Cause::default()
+        };
+        assert_eq!(
+            text(end(15, false, kill(CauseKind::Signal, false))),
+            "java[77] killed by SIGTERM after 3 h: runc[5] (unknown cgroup)"
+        );
+        let asked =
+            Exit { oom_kills_inside: Some(2), ..end(143 << 8, true, kill(CauseKind::Exit, true)) };
+        assert_eq!(
+            text(asked),
+            "java[77] exit code 143 after 3 h: asked to by SIGTERM from the container runtime, \
+             runc[5] (unknown cgroup) 2.500 s before; the container ends, its runtime shows 143; 2 \
+             OOM kills inside it before"
+        );
+        let own = Cause { kind: CauseKind::Exit, ..Cause::default() };
+        assert_eq!(text(end(1 << 8, false, own)), "java[77] exit code 1 after 3 h");
+        assert_eq!(
+            text(end(9, false, Cause::default())),
+            "java[77] killed by SIGKILL after 3 h: who sent it was not seen"
+        );
+    }
 }
