@@ -340,6 +340,8 @@ offsets! {
         bio_status,
         /// `bio.bi_iter.bi_sector`
         bio_sector,
+        /// `bio.bi_iter.bi_size`
+        bio_size,
         /// `bio.bi_private`
         bio_private,
         /// `bio.bi_blkg`
@@ -356,6 +358,8 @@ offsets! {
         blkcg_css,
         /// `css_set.subsys[io_cgrp_id]`
         css_set_io,
+        /// Number of the hierarchy that the io controller is in; 0 is v2.
+        io_hierarchy,
     }
 }
 

@@ -1,21 +1,25 @@
 //! Block I/O: what the kernel, fio and the kernel's own tracepoints say of the same run.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::block::{
     Counted, Loop, Mapped, Mounted, Zram, fio, name_of, of_disk, spare_virtio_disk,
 };
 use ctrace_tests::case::{cannot, case};
-use ctrace_tests::command::run;
-use ctrace_tests::facts::{in_vm, patience};
+use ctrace_tests::command::{finish, run};
+use ctrace_tests::event::Event;
+use ctrace_tests::facts::{in_vm, patience, program};
+use ctrace_tests::names::TempDir;
 use ctrace_tests::oom_check::equal;
+use ctrace_tests::process::{Signal, signal};
 use ctrace_tests::watch::{Ended, Watch};
 
 use super::MIB;
@@ -267,34 +271,34 @@ struct Traced {
 #[test]
 fn the_kernels_tracepoints() {
     case("the same requests and times as perf record -e block:* shows", || {
-        let perf = ctrace_tests::facts::program("perf")?;
+        let perf = program("perf")?;
         let disk = Loop::new(8 * MIB)?;
-        let directory = ctrace_tests::names::TempDir::new("perf")?;
+        let directory = TempDir::new("perf")?;
         let data = directory.path().join("perf.data");
         let watch = Watch::of(ALL, &[])?;
-        let fio_program = ctrace_tests::facts::program("fio")?;
+        let fio_program = program("fio")?;
         // perf finds tracepoints in tracefs, which need not be mounted: it gets a mount of its own.
         let script = "mount -t tracefs tracefs /sys/kernel/tracing || exit 77; exec \"$0\" \"$@\"";
-        let mut record = Command::new(ctrace_tests::facts::program("unshare")?);
+        let mut record = Command::new(program("unshare")?);
         record.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
         record.args(["record", "-a", "-m", "1024", "-o"]).arg(&data);
         record.args(["-e", "block:block_rq_issue", "-e", "block:block_rq_complete", "--"]);
         record.arg(fio_program).arg(format!("--filename={}", disk.device().display()));
         record.args(["--name=ctrace-test", "--direct=1", "--bs=4k", "--rw=randrw", "--size=8m"]);
         record.args(["--io_size=4m", "--ioengine=libaio", "--iodepth=4", RATE]);
-        let recorded = ctrace_tests::command::finish(&mut record)?;
+        let recorded = finish(&mut record)?;
         if recorded.status.code() == Some(77) || recorded.stderr.contains("unknown tracepoint") {
             return Err(cannot(format!("perf has no tracepoints: {}", recorded.stderr)));
         }
         recorded.expect_code(0)?;
         let ended = settled(watch)?;
-        let mut list = Command::new(ctrace_tests::facts::program("unshare")?);
+        let mut list = Command::new(program("unshare")?);
         list.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
         list.args(["script", "--ns", "-F", "time,event,trace", "-i"]).arg(&data);
         let text = run(&mut list)?;
         let device = fs::read_to_string(format!("/sys/block/{}/dev", disk.name()))?;
         let device = device.trim().replace(':', ",");
-        let (mut issued, mut perfs) = (std::collections::BTreeMap::new(), Vec::new());
+        let (mut issued, mut perfs) = (BTreeMap::new(), Vec::new());
         for line in text.lines() {
             // 42.123456789: block:block_rq_complete: 7,0 R () 128 + 8 be,0,4 [0]
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -314,28 +318,101 @@ fn the_kernels_tracepoints() {
                 perfs.push((Traced { sector, rwbs: (*rwbs).to_owned(), sectors }, ns - begun));
             }
         }
-        let mut seen = Vec::new();
-        for event in of_disk(&ended.events, &disk.name()) {
-            let traced = Traced {
-                sector: event.u64("/block/sector")?,
-                rwbs: event.str("/block/rwbs")?.to_owned(),
-                sectors: event.u64("/block/bytes")? / 512,
-            };
-            seen.push((traced, event.u64("/block/device_ns")?));
-        }
-        // In the order of their ends, and the same sector's in their own.
-        perfs.sort_by(|a, b| a.0.cmp(&b.0));
-        seen.sort_by(|a, b| a.0.cmp(&b.0));
-        ensure!(seen.len() > 500, "only {} requests", seen.len());
-        equal("requests", seen.len(), perfs.len())?;
-        ensure!(seen.iter().map(|one| &one.0).eq(perfs.iter().map(|one| &one.0)), "other requests");
-        let mut apart: Vec<u64> = seen.iter().zip(&perfs).map(|(a, b)| a.1.abs_diff(b.1)).collect();
-        apart.sort_unstable();
-        let (middle, most) = (apart[apart.len() / 2], apart[apart.len() * 99 / 100]);
-        println!("  D to C apart from perf's: median {middle} ns, 99 % below {most} ns");
-        ensure!(middle < if in_vm() { 2_000_000 } else { 50_000 }, "times differ");
-        Ok(())
+        same_as(&ended.events, &disk.name(), perfs)
     });
+}
+
+/// blktrace, which ends when it is interrupted: on drop.
+struct Tracing(Child);
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        let ended = signal(self.0.id(), Signal::Int).and_then(|()| Ok(self.0.wait()?));
+        if let Err(error) = ended {
+            eprintln!("leaving blktrace: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn blkparse() {
+    case("the same requests and times as blkparse shows", || {
+        let disk = match spare_virtio_disk() {
+            Ok(disk) if in_vm() => disk,
+            _ => return Err(cannot("blktrace is for virtual machines: this kernel may refuse it")),
+        };
+        let name = name_of(&disk);
+        let directory = TempDir::new("blktrace")?;
+        if !Path::new("/sys/kernel/debug/tracing").exists() {
+            run(Command::new(program("mount")?)
+                .args(["-t", "debugfs", "debugfs"])
+                .arg("/sys/kernel/debug"))?;
+        }
+        let mut trace = Command::new(program("blktrace")?);
+        trace.args(["-a", "issue", "-a", "complete", "-o", "trace", "-d"]).arg(&disk);
+        let trace = trace.current_dir(directory.path()).stdout(Stdio::null()).spawn()?;
+        let trace = Tracing(trace);
+        let enabled = format!("/sys/block/{name}/trace/enable");
+        let deadline = Instant::now() + patience(10);
+        // Nothing tells that it has begun.
+        while fs::read_to_string(&enabled)?.trim() != "1" {
+            ensure!(Instant::now() < deadline, "blktrace does not begin");
+            thread::sleep(Duration::from_millis(50));
+        }
+        let watch = Watch::of(ALL, &[])?;
+        fio(
+            &disk,
+            &["--rw=randrw", "--size=8m", "--io_size=2m", "--ioengine=libaio", "--iodepth=4", RATE],
+        )?;
+        let ended = settled(watch)?;
+        drop(trace);
+        let mut parse = Command::new(program("blkparse")?);
+        parse.args(["-q", "-i", "trace", "-f", "%a %S %n %d %T %t\\n"]);
+        let text = run(parse.current_dir(directory.path()))?;
+        let (mut issued, mut theirs) = (BTreeMap::new(), Vec::new());
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [action @ ("D" | "C"), sector, sectors, rwbs, seconds, ns] = words[..] else {
+                continue;
+            };
+            let ns = seconds.parse::<u64>()? * 1_000_000_000 + ns.parse::<u64>()?;
+            let (sector, sectors) = (sector.parse()?, sectors.parse()?);
+            if action == "D" {
+                issued.insert(sector, ns);
+            } else if let Some(begun) = issued.remove(&sector) {
+                let traced = Traced { sector, rwbs: rwbs.to_owned(), sectors };
+                theirs.push((traced, ns - begun));
+            }
+        }
+        same_as(&ended.events, &name, theirs)
+    });
+}
+
+/// Holds the requests of a disk against those that another program has seen, with their times from D
+/// to C in nanoseconds.
+fn same_as(events: &[Event], disk: &str, mut theirs: Vec<(Traced, u64)>) -> Result<()> {
+    let mut seen = Vec::new();
+    for event in of_disk(events, disk) {
+        let traced = Traced {
+            sector: event.u64("/block/sector")?,
+            rwbs: event.str("/block/rwbs")?.to_owned(),
+            sectors: event.u64("/block/bytes")? / 512,
+        };
+        seen.push((traced, event.u64("/block/device_ns")?));
+    }
+    // The same sector's stay in the order of their ends.
+    theirs.sort_by(|a, b| a.0.cmp(&b.0));
+    seen.sort_by(|a, b| a.0.cmp(&b.0));
+    ensure!(seen.len() > 200, "only {} requests", seen.len());
+    equal("requests", seen.len(), theirs.len())?;
+    ensure!(seen.iter().map(|one| &one.0).eq(theirs.iter().map(|one| &one.0)), "other requests");
+    let mut apart: Vec<u64> = seen.iter().zip(&theirs).map(|(a, b)| a.1.abs_diff(b.1)).collect();
+    apart.sort_unstable();
+    let (middle, most) = (apart[apart.len() / 2], apart[apart.len() * 99 / 100]);
+    println!("  D to C apart: median {middle} ns, 99 % below {most} ns");
+    // Each adds what the other takes between two looks at the clock.
+    ensure!(middle < if in_vm() { 2_000_000 } else { 50_000 }, "times differ");
+    Ok(())
 }
 
 #[test]

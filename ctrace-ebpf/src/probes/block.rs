@@ -8,10 +8,11 @@
 mod pending;
 
 use aya_ebpf::{
-    EbpfContext,
     helpers::{
         bpf_ktime_get_boot_ns,
-        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
+        generated::{
+            bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns,
+        },
     },
     macros::{map, raw_tracepoint},
     maps::PerCpuArray,
@@ -23,7 +24,7 @@ use ctrace_common::{
     offsets::{BlockOffsets, MISSING},
     totals::Measure,
 };
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes};
 
 use pending::Pending;
 
@@ -49,18 +50,18 @@ const AGAIN: i32 = 12;
 /// `EAGAIN`, as an errno below zero.
 const AGAIN_ERRNO: i32 = -11;
 
+/// Bytes of a bio that have all that is read of it when it is queued.
+const BIO_HEAD: usize = 48;
 /// Bytes of a request that have all that is read of it on kernels of 64 bits.
 const REQUEST_HEAD: usize = 64;
 /// Bios merged in front of one request that are followed.
 const MAX_FRONT: usize = 8;
 
-/// `bio.bi_iter` up to its size. The members are next to each other in all kernels.
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct Extent {
-    sector: u64,
-    size: u32,
-    reserved: u32,
+/// First sector and bytes of a bio, as they are left.
+#[inline(always)]
+fn extent(bio: &Head<BIO_HEAD>) -> (u64, u64) {
+    let size: u32 = bio.read(global!(BLOCK_OFFSETS, bio_size));
+    (bio.read(global!(BLOCK_OFFSETS, bio_sector)), size as u64)
 }
 
 /// Programs that take one argument of a tracepoint: kernels that pass the queue first have their own.
@@ -104,23 +105,24 @@ fn now() -> u64 {
 }
 
 #[inline(always)]
-fn bio_queued(ctx: &RawTracePointContext, bio: Address) {
+fn bio_queued(_ctx: &RawTracePointContext, bio: Address) {
     let Some(place) = pending::insert(bio.0) else { return };
+    let head = Head::of(bio);
+    let (sector, bytes) = extent(&head);
     // SAFETY: the place is this bio's. The helpers write COMM_LEN bytes, or take nothing.
     unsafe {
+        let pid_tgid = bpf_get_current_pid_tgid();
         let Pending { comm, .. } = &mut *place;
         bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32);
-        let task = bpf_get_current_task();
-        let Extent { sector, size, .. } = bio.read(global!(BLOCK_OFFSETS, bio_sector));
         *place = Pending {
             queued_ns: now(),
             issued_ns: 0,
-            task,
+            task: bpf_get_current_task(),
             sector,
-            bytes: size as u64,
-            tgid: ctx.tgid(),
-            tid: ctx.pid(),
-            op_flags: bio.read(global!(BLOCK_OFFSETS, bio_opf)),
+            bytes,
+            tgid: (pid_tgid >> 32) as u32,
+            tid: pid_tgid as u32,
+            op_flags: head.read(global!(BLOCK_OFFSETS, bio_opf)),
             flags: 0,
             status: 0,
             reserved: 0,
@@ -157,10 +159,8 @@ fn bio_split(_ctx: &RawTracePointContext, split: Address) {
     // SAFETY: the places are of these bios, which the task that splits has alone.
     unsafe {
         *place = *known;
-        let Extent { sector, size, .. } = split.read(global!(BLOCK_OFFSETS, bio_sector));
-        ((*place).sector, (*place).bytes) = (sector, size as u64);
-        let Extent { sector, size, .. } = rest.read(global!(BLOCK_OFFSETS, bio_sector));
-        ((*known).sector, (*known).bytes) = (sector, size as u64);
+        ((*place).sector, (*place).bytes) = extent(&Head::of(split));
+        ((*known).sector, (*known).bytes) = extent(&Head::of(rest));
     }
 }
 
@@ -304,7 +304,7 @@ fn finished(pending: &Pending, disk: Address, bio: Address, now: u64) {
     let blkg = bio.follow(global!(BLOCK_OFFSETS, bio_blkg));
     let css = blkg.follow(global!(BLOCK_OFFSETS, blkg_blkcg)).member(blkcg_css());
     let cgroup = Cgroup::of_css(css);
-    let owner = Place::new(cgroup.hierarchy(), cgroup.id());
+    let owner = Place::new(global!(BLOCK_OFFSETS, io_hierarchy), cgroup.id());
     // `major` and `first_minor` are next to each other in all kernels.
     let [major, minor]: [u32; 2] = disk.read(global!(BLOCK_OFFSETS, disk_major));
     let device = major << 20 | minor;
@@ -404,7 +404,7 @@ fn fill_and_send(
         }
         if !has_owner && !is_kernel {
             let cgroup = Cgroup::of_css(of_task);
-            record.owner = Place::new(cgroup.hierarchy(), cgroup.id());
+            record.owner = Place::new(owner.hierarchy, cgroup.id());
             record.flags |= Block::OWNER_SUBMITTER;
         }
         names_process = of_task == css || record.flags & Block::OWNER_SUBMITTER != 0;

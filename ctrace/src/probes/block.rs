@@ -33,7 +33,7 @@ impl Probe for BlockProbe {
         if facts.features.raw_tp.is_err() {
             return Err(Unsupported { feature: "raw_tp".to_owned(), min_kernel: Some("4.17") });
         }
-        let offsets = offsets(&facts.btf, asked)?;
+        let offsets = offsets(facts, asked)?;
         let programs = |list: &[Argument]| -> Result<Vec<Program>, Unsupported> {
             list.iter().filter_map(|one| one.program(&facts.btf).transpose()).collect()
         };
@@ -64,10 +64,15 @@ fn hook(name: &'static str, programs: Vec<Program>, gives: &'static str) -> Hook
     Hook { name, strategy, required: true, gives, lost: None, why: None }
 }
 
+/// The hierarchy that cgroups own I/O in. Linux calls the controller `blkio` on v1 and in /proc/cgroups,
+/// `io` on v2.
+fn io_hierarchy(facts: &Facts) -> u32 {
+    facts.cgroups.controller("blkio").map_or(0, |hierarchy| hierarchy.id)
+}
+
 /// Not a hook of its own: what `bio.bi_blkg` tells on this host.
 fn writeback(facts: &Facts) -> Hook {
-    // Linux calls the controller `blkio` on v1 and in /proc/cgroups, `io` on v2.
-    let is_v1 = facts.cgroups.controller("blkio").is_some_and(|hierarchy| hierarchy.id != 0);
+    let is_v1 = io_hierarchy(facts) != 0;
     let strategy = Strategy { name: "blkcg", programs: Vec::new() };
     Hook {
         name: "owner of buffered writes",
@@ -181,7 +186,8 @@ fn passes_errno(btf: &Btf) -> Result<bool, Unsupported> {
     }
 }
 
-fn offsets(btf: &Btf, asked: &Asked) -> Result<BlockOffsets, Unsupported> {
+fn offsets(facts: &Facts, asked: &Asked) -> Result<BlockOffsets, Unsupported> {
+    let btf = &facts.btf;
     let at = |ty, path| member(btf, ty, path);
     let slower = asked.block_slower;
     // An enum from 6.10 on, a macro before.
@@ -206,6 +212,7 @@ fn offsets(btf: &Btf, asked: &Asked) -> Result<BlockOffsets, Unsupported> {
         bio_opf: at("bio", "bi_opf"),
         bio_status: at("bio", "bi_status"),
         bio_sector: at("bio", "bi_iter.bi_sector"),
+        bio_size: at("bio", "bi_iter.bi_size"),
         bio_private: at("bio", "bi_private"),
         bio_blkg: at("bio", "bi_blkg"),
         bdev_disk: at("block_device", "bd_disk"),
@@ -214,14 +221,15 @@ fn offsets(btf: &Btf, asked: &Asked) -> Result<BlockOffsets, Unsupported> {
         blkg_blkcg: at("blkcg_gq", "blkcg"),
         blkcg_css: at("blkcg", "css"),
         css_set_io: css_of_subsystem(btf, "io"),
+        io_hierarchy: io_hierarchy(facts),
     };
     let is_known = |offset| offset != MISSING;
-    // The program reads two members at once.
+    // The program reads major and minor at once.
     let follows = |first: u32, second: u32, by| second.checked_sub(first) == Some(by);
     let all_known = is_known(offsets.rq_bio)
         && is_known(offsets.rq_data_len)
         && is_known(offsets.disk_major)
-        && follows(offsets.bio_sector, at("bio", "bi_iter.bi_size"), 8)
+        && is_known(offsets.bio_size)
         && follows(offsets.disk_major, at("gendisk", "first_minor"), 4);
     if !all_known {
         return Err(Unsupported {

@@ -22,6 +22,8 @@ const DEFAULT_CPUS: u32 = 2;
 /// Two nodes, for the tests of cpusets and memory policies.
 const DEFAULT_NUMA: [&str; 2] = ["2G,cpus=0", "1G,cpus=1"];
 const DEFAULT_TIMEOUT: u64 = 45;
+/// A disk that tests may write to; each guest's is its own. The tests know it by its size.
+const SPARE_DISK_BYTES: u64 = 64 << 20;
 /// Lines of a dead guest's console that are shown; a kernel's last words take about sixty.
 const LAST_LINES: usize = 100;
 
@@ -179,6 +181,13 @@ fn launcher(
     for node in machine.nodes() {
         command.args(["--numa", node]);
     }
+    // What is written goes with the guest, so that guests can run at the same time.
+    let disk = workspace::cache_dir()?.join("spare-disk");
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(&disk);
+    file.and_then(|file| file.set_len(SPARE_DISK_BYTES))
+        .with_context(|| disk.display().to_string())?;
+    let disk = quote(&disk.to_string_lossy());
+    command.arg(format!("--qemu-opts=-drive if=virtio,format=raw,snapshot=on,file={disk}"));
     // That /dev/kvm is there does not mean that it works: it often does not in a nested machine.
     if !machine.kvm {
         command.arg("--disable-kvm");
