@@ -6,6 +6,7 @@
 mod bare;
 mod block;
 mod block_owner;
+mod blocked;
 mod churn;
 mod cli;
 mod containerd;
@@ -32,6 +33,7 @@ mod podman_cgroups;
 mod process_churn;
 mod process_ends;
 mod process_filters;
+mod runq;
 mod runtimes;
 mod verifier;
 mod seccomp;

@@ -17,6 +17,7 @@ pub mod docker;
 pub mod engine;
 pub mod event;
 pub mod facts;
+pub mod frozen;
 pub mod gate;
 pub mod image;
 pub mod kernel_log;

@@ -21,13 +21,13 @@ use crate::{
     output::Output,
     pipeline::{self, Stages, Summary},
     plan::{self, Limits, Plan, RingSizes},
-    probes::{Asked, seccomp::Pairing},
+    probes::{Asked, PROBES, seccomp::Pairing},
     sink::{Json, Sink, Text},
 };
 
 /// Shows events as they happen, until Ctrl-C.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = after_help())]
 pub struct Args {
     /// Only these families of events; FAMILY:all for everything of one; if absent, those that are
     /// rare or slow
@@ -104,15 +104,16 @@ pub struct Args {
     bulk_ring_size: u32,
 }
 
-const EXAMPLES: &str = "\
-Events: oom (victims of the kernel's OOM killer), seccomp (system calls that a profile denies), signal
-(those that end a process, with their sender; signal:all: every one), exit (containers that end, and
-processes that a signal ends, with the cause; exit:all: every process), block (block I/O that fails or is
-slower than --block-slower; block:all: every one), runq (waits for a CPU longer than --runq-slower;
-runq:all: every one), blocked (tasks in uninterruptible sleep for longer than --blocked-slower), throttle
-(CPU quotas used up), pids (forks refused at pids.max), memory (limits of memory reached), and only if
-named: exec (processes that run another program).
+/// The families from their table, and what is not about one option alone.
+fn after_help() -> String {
+    let families = PROBES.iter().map(|probe| {
+        let only = if probe.by_default() { "" } else { "; only if named" };
+        format!("  {:9} {}{only}\n", probe.name(), probe.doc())
+    });
+    format!("Families of events:\n{}\n{NOTES}", families.collect::<String>())
+}
 
+const NOTES: &str = "\
 Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender. A
 container that starts later and fits is seen from its first event.
 

@@ -20,7 +20,7 @@ use aya::{
     programs::{Iter, Program as Loaded},
 };
 use ctrace_common::{
-    Kind, TaskIdentity,
+    Header, Kind, TaskIdentity,
     event::blocked::{BlockedTask, STACK_DEPTH},
     offsets::{MISSING, SchedOffsets},
 };
@@ -144,7 +144,10 @@ impl Decoder for BlockedDecoder {
     }
 
     fn decode(&mut self, record: &[u8]) -> Result<(Subject, Payload), DecodeError> {
-        Err(DecodeError::Short { got: record.len(), want: usize::MAX })
+        // It goes through no ring.
+        Err(DecodeError::Kind(
+            Header::read_from_prefix(record).map_or(0, |(header, _)| header.kind),
+        ))
     }
 
     fn tick(&mut self, _now_ns: u64) -> Vec<(Subject, Payload)> {

@@ -1,0 +1,230 @@
+//! Waits for a CPU, held against what the scheduler itself counts.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use ctrace_tests::case::case;
+use ctrace_tests::docker;
+use ctrace_tests::event::Event;
+use ctrace_tests::facts::{ctrace, patience, program};
+use ctrace_tests::oom_check::equal;
+use ctrace_tests::process::{Signal, Stopped, signal};
+use ctrace_tests::watch::Watch;
+
+const BUSY: &str = "while :; do :; done";
+
+/// Starts `ctrace watch --events EVENTS -o json` with more arguments, and waits until it is in place.
+fn watch(events: &str, arguments: &[&str]) -> Result<Watch> {
+    let mut command = Command::new(ctrace()?);
+    command.args(["watch", "--events", events, "-o", "json"]).args(arguments);
+    Watch::start(command)?.attached()
+}
+
+/// A process that takes all it can get of a CPU; killed on drop.
+struct Hog(Child);
+
+impl Hog {
+    /// On this CPU only, or on any.
+    fn start(cpu: Option<u32>) -> Result<Self> {
+        let mut command = match cpu {
+            Some(cpu) => {
+                let mut pinned = Command::new(program("taskset")?);
+                pinned.args(["-c", &cpu.to_string(), "/bin/sh", "-c", BUSY]);
+                pinned
+            }
+            None => {
+                let mut anywhere = Command::new("/bin/sh");
+                anywhere.args(["-c", BUSY]);
+                anywhere
+            }
+        };
+        Ok(Hog(command.stdin(Stdio::null()).spawn()?))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Stops it, and waits until it no longer waits for a CPU.
+    fn stop(&self) -> Result<Stopped> {
+        let stopped = Stopped::new(self.pid())?;
+        let deadline = Instant::now() + patience(10);
+        while state(self.pid())? != 'T' {
+            ensure!(Instant::now() < deadline, "{} does not stop", self.pid());
+            thread::yield_now();
+        }
+        Ok(stopped)
+    }
+
+    /// Nanoseconds that it has waited for a CPU, as the scheduler counts.
+    fn waited(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))?;
+        let waited = text.split_whitespace().nth(1).context("no second number in schedstat")?;
+        Ok(waited.parse()?)
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The letter of a process's state.
+fn state(pid: u32) -> Result<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit_once(") ").context("no name in stat")?.1;
+    after.chars().next().context("no state in stat")
+}
+
+/// A CPU that this process may use.
+fn a_cpu() -> Result<u32> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let first = list.context("no Cpus_allowed_list")?.trim().split([',', '-']).next();
+    Ok(first.context("an empty list of CPUs")?.parse()?)
+}
+
+/// Lets hogs compete until each has been seen so often, and holds what was seen of them against the
+/// scheduler's own counts.
+fn add_up(hogs: &[Hog], times: usize) -> Result<Vec<Event>> {
+    let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+    let before = hogs.iter().map(Hog::waited).collect::<Result<Vec<_>>>()?;
+    let pids: Vec<_> = hogs.iter().map(|hog| hog.pid().to_string()).collect();
+    let mut arguments = vec!["--bulk-ring-size", "16M"];
+    arguments.extend(pids.iter().flat_map(|pid| ["--pid", pid.as_str()]));
+    let watch = watch("runq:all", &arguments)?;
+    stopped.into_iter().try_for_each(Stopped::go_on)?;
+    let of = |events: &[Event], hog: &Hog| {
+        let of_hog = events.iter().filter(|event| event.is_of(hog.pid()));
+        of_hog.map(|event| event.u64("/sched/delay_ns")).collect::<Result<Vec<_>>>()
+    };
+    watch.events(patience(20), "delays of every hog", |events| {
+        hogs.iter().all(|hog| of(events, hog).is_ok_and(|delays| delays.len() >= times))
+    })?;
+    let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+    let truth = hogs.iter().map(Hog::waited).collect::<Result<Vec<_>>>()?;
+    let ended = watch.stop()?;
+    equal("lost", ended.events.iter().filter(|event| event.is("lost")).count(), 0)?;
+    for ((hog, before), after) in hogs.iter().zip(before).zip(truth) {
+        let delays = of(&ended.events, hog)?;
+        println!("  {} waited {} ns in {} waits", hog.pid(), after - before, delays.len());
+        equal("sum of the delays", delays.iter().sum::<u64>(), after - before)?;
+    }
+    drop(stopped);
+    Ok(ended.events)
+}
+
+#[test]
+fn on_one_cpu() {
+    case("two hogs on one CPU: their delays add up to what the scheduler counts", || {
+        let cpu = a_cpu()?;
+        let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
+        let events = add_up(&hogs, 40)?;
+        let delays: Vec<_> = events.iter().filter(|event| event.is("runq_delay")).collect();
+        for event in &delays {
+            equal("sched.cpu", event.u64("/sched/cpu")?, u64::from(cpu))?;
+        }
+        let preempted = |event: &&&Event| event.get("/sched/preempted") == Some(&true.into());
+        let preempted = delays.iter().filter(preempted).count();
+        println!("  {preempted} of {} were preempted", delays.len());
+        ensure!(preempted * 2 > delays.len(), "hogs do not sleep: they are preempted");
+        let by_other = |hog: &Hog, other: &Hog| {
+            let before = |event: &&Event| event.u64("/sched/before/pid").ok();
+            let of_hog = delays.iter().filter(|event| event.is_of(hog.pid()));
+            of_hog.copied().any(|event| before(&event) == Some(other.pid().into()))
+        };
+        ensure!(by_other(&hogs[0], &hogs[1]) && by_other(&hogs[1], &hogs[0]), "who ran instead");
+        Ok(())
+    });
+}
+
+#[test]
+fn on_all_cpus() {
+    case("more hogs than CPUs, which are moved while they wait: their delays add up", || {
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let hogs = (0..=cpus + 1).map(|_| Hog::start(None)).collect::<Result<Vec<_>>>()?;
+        let moved = |event: &&Event| event.get("/sched/throttled").is_none_or(|v| v.is_null());
+        let events = add_up(&hogs, 40)?;
+        println!("  perhaps moved: {}", events.iter().filter(moved).count());
+        Ok(())
+    });
+}
+
+#[test]
+fn only_slow_ones() {
+    case("--runq-slower: nothing faster is shown", || {
+        let cpu = a_cpu()?;
+        let _hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
+        let slow = watch("runq", &["--runq-slower", "2ms"])?;
+        let never = watch("runq", &["--runq-slower", "1h"])?;
+        slow.events(patience(20), "delays", |events| events.len() >= 50)?;
+        for event in slow.stop()?.events.iter().filter(|event| event.is("runq_delay")) {
+            let delay = event.u64("/sched/delay_ns")?;
+            ensure!(delay >= 2_000_000, "a delay of {delay} ns");
+        }
+        equal("delays of an hour", never.stop()?.events.len(), 0)
+    });
+}
+
+#[test]
+fn a_neighbour_of_a_container() {
+    case("a hog of the host and one of a container on one CPU: each is named to the other", || {
+        let cpu = a_cpu()?.to_string();
+        let engine = docker::shared()?;
+        let options = ["--cpuset-cpus", cpu.as_str()];
+        let container = engine.start(&options, &["/bin/sh", "-c", BUSY])?;
+        let (pid, hog) = (container.pid()?, Hog::start(Some(cpu.parse()?))?);
+        let of_container =
+            watch("runq", &["--runq-slower", "1ms", "--container", &container.name])?;
+        let all = watch("runq", &["--runq-slower", "1ms"])?;
+        let event = of_container.event("the container's wait", |event| {
+            event.is_of(pid) && event.u64("/sched/before/pid").ok() == Some(hog.pid().into())
+        })?;
+        equal("container.id", event.container_id(), Some(container.id.as_str()))?;
+        equal("before.container", event.get("/sched/before/container"), None)?;
+        let event = all.event("the host's wait", |event| {
+            event.is_of(hog.pid()) && event.u64("/sched/before/pid").ok() == Some(pid.into())
+        })?;
+        equal("container", event.container_id(), None)?;
+        equal("before.container.id", event.str("/sched/before/container/id")?, &container.id)?;
+        let ended = of_container.stop()?;
+        let stranger = ended
+            .events
+            .iter()
+            .find(|event| event.is("runq_delay") && event.container_id() != Some(&container.id));
+        ensure!(stranger.is_none(), "an event of another: {stranger:?}");
+        all.stop()?;
+        container.kill()
+    });
+}
+
+#[test]
+fn a_quota_is_told_apart() {
+    case("a container with a tenth of a CPU: its waits are told as its quota's", || {
+        let engine = docker::shared()?;
+        let container = engine.start(&["--cpus", "0.1"], &["/bin/sh", "-c", BUSY])?;
+        let pid = container.pid()?;
+        let watch = watch("runq", &["--runq-slower", "30ms", "--container", &container.name])?;
+        let is_throttled = |event: &&Event| event.get("/sched/throttled") == Some(&true.into());
+        let events = watch.events(patience(20), "throttled waits", |events| {
+            events.iter().filter(|event| event.is_of(pid)).filter(is_throttled).count() >= 5
+        })?;
+        let of_hog: Vec<_> = events.iter().filter(|event| event.is_of(pid)).collect();
+        println!(
+            "  waits {}, throttled {}",
+            of_hog.len(),
+            of_hog.iter().copied().filter(|event| is_throttled(event)).count()
+        );
+        watch.stop()?;
+        match signal(pid, Signal::Kill) {
+            Ok(()) => equal("exit code", container.wait()?, 137),
+            Err(error) => bail!(error),
+        }
+    });
+}
