@@ -25,6 +25,8 @@ mod hierarchies;
 mod hostile;
 mod inventory;
 mod lifecycle_loss;
+mod limits;
+mod losses;
 mod machine;
 mod namespaces;
 mod not_oom;
@@ -38,6 +40,7 @@ mod runtimes;
 mod verifier;
 mod seccomp;
 mod seccomp_containers;
+mod stream;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

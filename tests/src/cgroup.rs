@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::case::cannot;
-use crate::facts::{CgroupVersion, cgroup_mounts, lists, memory_controller, patience};
+use crate::facts::{CgroupVersion, cgroup_mounts, controller, lists, memory_controller, patience};
 use crate::names::{leftovers_in, unique};
 use crate::process::{Signal, signal};
 
@@ -56,6 +56,15 @@ impl Cgroup {
     pub fn in_hierarchy(mount: &Path, name: &str) -> Result<Self> {
         let version = memory_controller()?.version;
         Cgroup::make(mount.join(name.trim_start_matches('/')), mount.to_owned(), version)
+    }
+
+    /// Makes one below the root of the hierarchy of a controller, whatever its version.
+    pub fn of_controller(name: &str, what: &str) -> Result<Self> {
+        let (version, mount) = controller(name)?;
+        if version == CgroupVersion::V2 {
+            enable_below(&mount, name)?;
+        }
+        Cgroup::make(mount.join(unique(what)), mount, version)
     }
 
     /// Makes one below this one, which then can hold no process of its own on v2.
@@ -102,6 +111,16 @@ impl Cgroup {
     pub fn set(&self, file: &str, value: &str) -> Result<()> {
         let path = self.directory.join(file);
         fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
+    }
+
+    /// Reads one of its files.
+    pub fn get(&self, file: &str) -> Result<String> {
+        let path = self.directory.join(file);
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    pub fn version(&self) -> CgroupVersion {
+        self.version
     }
 
     /// A command that is run in it.
@@ -227,11 +246,17 @@ pub fn sweep(mount: &Path) -> Result<()> {
 }
 
 fn enable_memory_below(directory: &Path) -> Result<()> {
+    enable_below(directory, "memory")
+}
+
+/// Gives the cgroups below a directory of v2 a controller.
+fn enable_below(directory: &Path, controller: &str) -> Result<()> {
     let control = directory.join("cgroup.subtree_control");
-    if lists(&control, "memory")? {
+    if lists(&control, controller)? {
         return Ok(());
     }
-    fs::write(&control, "+memory").with_context(|| format!("+memory in {}", control.display()))
+    let enable = format!("+{controller}");
+    fs::write(&control, &enable).with_context(|| format!("{enable} in {}", control.display()))
 }
 
 /// Kills what is inside and removes the cgroup with those below it.

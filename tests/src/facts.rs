@@ -73,6 +73,18 @@ pub fn memory_controller() -> Result<MemoryController> {
     unified.context("no mounted hierarchy has the memory controller")
 }
 
+/// Which version has a controller, and where its hierarchy is mounted.
+pub fn controller(name: &str) -> Result<(CgroupVersion, PathBuf)> {
+    if let Some(mount) = v1_mount(name)? {
+        return Ok((CgroupVersion::V1, mount));
+    }
+    let mount = v2_mount()?.with_context(|| format!("no hierarchy has the {name} controller"))?;
+    match lists(&mount.join("cgroup.controllers"), name)? {
+        true => Ok((CgroupVersion::V2, mount)),
+        false => bail!("the v2 hierarchy has no {name} controller"),
+    }
+}
+
 /// Whether both versions are mounted.
 pub fn hybrid() -> Result<bool> {
     let unified = fs::read_to_string("/proc/self/mounts")?.contains(" cgroup2 ");

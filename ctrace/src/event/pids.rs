@@ -65,11 +65,11 @@ impl Detail for PidsMax {
     fn headline(&self, _subject: Option<&Subject>) -> String {
         let times = if self.hits == 1 { "once".to_owned() } else { format!("{} times", self.hits) };
         let mut line = format!("fork refused {times}");
-        if let (Some(current), Some(limit)) = (self.current, self.limit) {
-            line += &format!(": {current} of {limit} processes");
+        if let (Some(limit), Some(cgroup)) = (self.limit, &self.limit_cgroup) {
+            line += &format!(": pids.max of {} is {limit}", text::path(cgroup));
         }
-        if let Some(cgroup) = &self.limit_cgroup {
-            line += &format!(" (pids.max of {})", text::path(cgroup));
+        if let Some(current) = self.current {
+            line += &format!(", {current} now");
         }
         line
     }

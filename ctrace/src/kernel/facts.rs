@@ -41,6 +41,7 @@ impl Facts {
     /// Where the kernel publishes no BTF, or `/proc` is not mounted.
     pub fn gather() -> Result<Self> {
         raise_memlock();
+        raise_files();
         let btf = Btf::of_kernel().context("ctrace needs the kernel's BTF")?;
         let (features, trial) = Features::probe(Some(&btf));
         // SAFETY: sysconf has no preconditions.
@@ -70,6 +71,19 @@ fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the call reads the struct and touches this process's limit only.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// Lifts the number of open files to what is allowed: files of many cgroups are kept open. Where it
+/// stays low they are opened each time.
+fn raise_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the calls write and read the struct and touch this process's limit only.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 /// Checks that this process may trace.

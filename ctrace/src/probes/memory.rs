@@ -12,7 +12,7 @@ use crate::{
     event::{self, Payload},
     kernel::{
         Facts, Version,
-        limits::{self, Stalled},
+        limits::{self, Kept, Stalled},
     },
 };
 
@@ -52,6 +52,12 @@ impl Probe for Memory {
 
 struct Limits;
 
+/// The files that hold [`Hits`].
+enum Counters {
+    V1 { failcnt: Kept },
+    V2 { events: Kept, pressure: Option<Kept> },
+}
+
 /// Counters of a memory cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Hits {
@@ -71,20 +77,32 @@ fn limits_of(place: &Place) -> (Option<u64>, Option<u64>) {
 
 impl Counted for Limits {
     type Counts = Hits;
+    type Files = Counters;
 
     fn is_limited(place: &Place) -> bool {
         let (high, max) = limits_of(place);
         high.is_some() || max.is_some()
     }
 
-    fn read(place: &Place) -> Option<Hits> {
-        let number = |file| limits::read(place.directory, file, limits::parse_number);
-        match place.version {
-            Version::V1 => Some(Hits { high: None, max: number("memory.failcnt")?, stalled: None }),
+    fn open(place: &Place) -> Option<Counters> {
+        let open = |file| Kept::open(place.directory, file);
+        Some(match place.version {
+            Version::V1 => Counters::V1 { failcnt: open("memory.failcnt")? },
             Version::V2 => {
-                let pressure = limits::parse_pressure;
-                let stalled = limits::read(place.directory, "memory.pressure", pressure);
-                limits::read(place.directory, "memory.events.local", |text| {
+                let pressure = open("memory.pressure");
+                Counters::V2 { events: open("memory.events.local")?, pressure }
+            }
+        })
+    }
+
+    fn read(files: &Counters) -> Option<Hits> {
+        match files {
+            Counters::V1 { failcnt } => {
+                Some(Hits { high: None, max: failcnt.read(limits::parse_number)?, stalled: None })
+            }
+            Counters::V2 { events, pressure } => {
+                let stalled = pressure.as_ref().and_then(|file| file.read(limits::parse_pressure));
+                events.read(|text| {
                     let count = |name| limits::keyed(text, name);
                     Some(Hits { high: Some(count("high")?), max: count("max")?, stalled })
                 })
@@ -135,12 +153,13 @@ mod tests {
         write("memory.high", "1048576\n");
         assert!(Limits::is_limited(&place));
         write("memory.events.local", "low 0\nhigh 5\nmax 0\noom 0\n");
-        let before = Limits::read(&place).expect("counters");
+        let read = || Limits::read(&Limits::open(&place).expect("files")).expect("counters");
+        let before = read();
         assert_eq!(before, Hits { high: Some(5), max: 0, stalled: None });
         write("memory.events.local", "low 0\nhigh 9\nmax 0\noom 0\n");
         write("memory.pressure", "some total=7\nfull total=3\n");
         write("memory.current", "1048576\n");
-        let now = Limits::read(&place).expect("counters");
+        let now = read();
         let Some(Payload::MemoryPressure(event)) = Limits::event(before, now, 1, &place) else {
             panic!()
         };
@@ -170,7 +189,7 @@ mod tests {
         write("memory.limit_in_bytes", "1048576\n");
         write("memory.failcnt", "12\n");
         assert!(Limits::is_limited(&place));
-        let now = Limits::read(&place).expect("a counter");
+        let now = Limits::read(&Limits::open(&place).expect("a file")).expect("a counter");
         let Some(Payload::MemoryPressure(event)) = Limits::event(Hits::default(), now, 1, &place)
         else {
             panic!()

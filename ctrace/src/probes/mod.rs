@@ -250,3 +250,27 @@ pub enum Attach {
 pub fn by_name(name: &str) -> Option<&'static dyn Probe> {
     PROBES.iter().copied().find(|probe| probe.name() == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_has_every_type_that_a_probe_gives() {
+        let schema = crate::event::schema();
+        let types = schema["properties"]["type"]["enum"].as_array().expect("a list");
+        for probe in PROBES {
+            for kind in probe.events() {
+                assert!(types.contains(&(*kind).into()), "{kind} of {}", probe.name());
+            }
+        }
+    }
+
+    #[test]
+    fn families_have_names_of_their_own() {
+        for (index, probe) in PROBES.iter().enumerate() {
+            let first = PROBES.iter().position(|other| other.name() == probe.name());
+            assert_eq!(first, Some(index), "{}", probe.name());
+        }
+    }
+}

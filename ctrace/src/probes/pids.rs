@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     event::{self, Payload},
-    kernel::{Facts, limits},
+    kernel::{
+        Facts,
+        limits::{self, Kept},
+    },
 };
 
 pub struct Pids;
@@ -54,8 +57,14 @@ const LOCAL: &str = "pids.events.local";
 /// A cgroup with a limit, from one up to those around it.
 struct Level<'a> {
     path: &'a str,
+    directory: &'a Path,
     limit: u64,
-    current: Option<u64>,
+}
+
+impl Level<'_> {
+    fn current(&self) -> Option<u64> {
+        limits::read(self.directory, "pids.current", limits::parse_number)
+    }
 }
 
 /// The limits of a cgroup and of those around it, its own first.
@@ -65,15 +74,15 @@ fn levels<'a>(place: &Place<'a>) -> impl Iterator<Item = Level<'a>> + use<'a> {
     let paths = std::iter::successors(Some(path), |path| Some(path.rsplit_once('/')?.0));
     // The root of the hierarchy has no limit, and its path is empty.
     let levels = directories.zip(paths.take_while(|path| path.len() > 1));
-    levels.filter_map(|(directory, path): (&Path, &str)| {
+    levels.filter_map(|(directory, path)| {
         let limit = limits::read(directory, "pids.max", limits::parse_number)?;
-        let current = limits::read(directory, "pids.current", limits::parse_number);
-        Some(Level { path, limit, current })
+        Some(Level { path, directory, limit })
     })
 }
 
 impl Counted for Forks {
     type Counts = u64;
+    type Files = Kept;
 
     fn is_limited(place: &Place) -> bool {
         match place.directory.join(LOCAL).exists() {
@@ -82,9 +91,13 @@ impl Counted for Forks {
         }
     }
 
-    fn read(place: &Place) -> Option<u64> {
-        let max = |file| limits::read(place.directory, file, |text| limits::keyed(text, "max"));
-        max(LOCAL).or_else(|| max("pids.events"))
+    fn open(place: &Place) -> Option<Kept> {
+        let open = |file| Kept::open(place.directory, file);
+        open(LOCAL).or_else(|| open("pids.events"))
+    }
+
+    fn read(file: &Kept) -> Option<u64> {
+        file.read(|text| limits::keyed(text, "max"))
     }
 
     fn event(before: u64, now: u64, span_ns: u64, place: &Place) -> Option<Payload> {
@@ -92,13 +105,13 @@ impl Counted for Forks {
         if hits == 0 {
             return None;
         }
-        let is_reached = |level: &Level| level.current.is_some_and(|count| count >= level.limit);
+        let is_reached = |level: &Level| level.current().is_some_and(|count| count >= level.limit);
         let own = || levels(place).find(|level| level.path == place.path);
         let level = levels(place).find(is_reached).or_else(own);
         Some(Payload::PidsMax(event::PidsMax {
             hits,
             limit: level.as_ref().map(|level| level.limit),
-            current: level.as_ref().and_then(|level| level.current),
+            current: level.as_ref().and_then(Level::current),
             limit_cgroup: level.map(|level| level.path.to_owned()),
             span_ns,
         }))
@@ -128,7 +141,8 @@ mod tests {
         write("pod/pids.current", "20\n");
         write("pod/box/pids.events", "max 3\n");
         assert!(Forks::is_limited(&place), "the pod's limit, counted here");
-        assert_eq!(Forks::read(&place), Some(3));
+        let read = || Forks::read(&Forks::open(&place)?);
+        assert_eq!(read(), Some(3));
         let Some(Payload::PidsMax(event)) = Forks::event(1, 3, 5, &place) else { panic!() };
         let expected = event::PidsMax {
             hits: 2,
@@ -142,6 +156,6 @@ mod tests {
 
         write("pod/box/pids.events.local", "max 1\n");
         assert!(!Forks::is_limited(&place), "counted where the limit is");
-        assert_eq!(Forks::read(&place), Some(1));
+        assert_eq!(read(), Some(1));
     }
 }

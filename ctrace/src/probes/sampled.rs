@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Decoder, Living};
 use crate::{
     event::{CgroupKey, Payload, Subject},
-    kernel::{CgroupLayout, Version},
+    kernel::{CgroupLayout, Version, limits},
 };
 
 /// Cgroups that are looked at in a second for a limit that they had not.
@@ -36,12 +36,16 @@ pub struct Place<'a> {
 
 /// Counters of a cgroup that only grow.
 pub trait Counted: 'static {
-    type Counts: Copy + Default;
+    type Counts: Copy + Default + Send;
+    /// The files that hold them.
+    type Files: Send;
 
     /// Whether it has a limit that it can hit.
     fn is_limited(place: &Place) -> bool;
+    /// Opens the files; absent: there are none.
+    fn open(place: &Place) -> Option<Self::Files>;
     /// What it has counted; absent: the cgroup is gone.
-    fn read(place: &Place) -> Option<Self::Counts>;
+    fn read(files: &Self::Files) -> Option<Self::Counts>;
     /// What `now` has more than `before`; absent where nothing happened. `span_ns`: the time between.
     fn event(
         before: Self::Counts,
@@ -69,15 +73,17 @@ impl Controller {
 }
 
 /// What is known of a cgroup.
-struct Sampled<C> {
+struct Sampled<C: Counted> {
     path: Arc<str>,
     directory: PathBuf,
     is_limited: bool,
     looks_left: u8,
+    /// Kept open, while there is room.
+    files: Option<C::Files>,
     /// What events have told of so far; absent: not looked at yet.
-    told: Option<C>,
+    told: Option<C::Counts>,
     /// What was read last.
-    read: C,
+    read: C::Counts,
     /// When `told` was, nanoseconds since boot.
     told_ns: u64,
     /// When there was an event.
@@ -87,16 +93,24 @@ struct Sampled<C> {
 /// Looks at the cgroups of one controller.
 pub struct Sampler<C: Counted> {
     controller: Controller,
-    cgroups: FxHashMap<CgroupKey, Sampled<C::Counts>>,
+    cgroups: FxHashMap<CgroupKey, Sampled<C>>,
     /// Those that are looked at in turn.
     turns: VecDeque<CgroupKey>,
     /// [`Living::generation`] of `cgroups`; absent: never asked.
     generation: Option<u64>,
+    /// Cgroups whose files may be kept open.
+    room: usize,
 }
 
 impl<C: Counted> Sampler<C> {
     pub fn new(controller: Controller) -> Self {
-        Self { controller, cgroups: FxHashMap::default(), turns: VecDeque::new(), generation: None }
+        Self {
+            controller,
+            cgroups: FxHashMap::default(),
+            turns: VecDeque::new(),
+            generation: None,
+            room: limits::files_to_keep(),
+        }
     }
 
     /// Takes in the cgroups that came, and gives the last events of those that went.
@@ -119,7 +133,7 @@ impl<C: Counted> Sampler<C> {
         self.cgroups.retain(|key, cgroup| {
             let is_there = there.contains(key);
             if !is_there {
-                events.extend(cgroup.event::<C>(*key, version, now_ns));
+                events.extend(cgroup.event(*key, version, now_ns));
             }
             is_there
         });
@@ -133,6 +147,7 @@ impl<C: Counted> Sampler<C> {
                 path,
                 is_limited: false,
                 looks_left: LOOKS_WHEN_NEW,
+                files: None,
                 told: (!is_start).then(C::Counts::default),
                 read: C::Counts::default(),
                 told_ns: now_ns,
@@ -143,10 +158,11 @@ impl<C: Counted> Sampler<C> {
         }
     }
 
-    /// Finds out who has a limit.
+    /// Finds out who has a limit by now. One that is lifted counts nothing more, and costs little.
     fn look(&mut self, living: &mut dyn Living) {
         let version = self.controller.version;
-        for cgroup in self.cgroups.values_mut().filter(|cgroup| cgroup.looks_left > 0) {
+        let is_new = |cgroup: &&mut Sampled<C>| cgroup.looks_left > 0 && !cgroup.is_limited;
+        for cgroup in self.cgroups.values_mut().filter(is_new) {
             cgroup.looks_left -= 1;
             cgroup.is_limited = C::is_limited(&cgroup.place(version));
         }
@@ -159,7 +175,7 @@ impl<C: Counted> Sampler<C> {
                 cgroup.directory = self.controller.mount.join(path.trim_start_matches('/'));
                 cgroup.path = path;
             }
-            cgroup.is_limited = C::is_limited(&cgroup.place(version));
+            cgroup.is_limited = cgroup.is_limited || C::is_limited(&cgroup.place(version));
         }
     }
 
@@ -173,11 +189,20 @@ impl<C: Counted> Sampler<C> {
         self.follow(living, now_ns, &mut events);
         self.look(living);
         let version = self.controller.version;
+        let kept = self.cgroups.values().filter(|cgroup| cgroup.files.is_some()).count();
+        let mut room = self.room.saturating_sub(kept);
         for (key, cgroup) in &mut self.cgroups {
             if !cgroup.is_limited {
                 continue;
             }
-            let Some(read) = C::read(&cgroup.place(version)) else { continue };
+            let is_kept = cgroup.files.is_some();
+            let files = cgroup.files.take().or_else(|| C::open(&cgroup.place(version)));
+            let Some(files) = files else { continue };
+            let Some(read) = C::read(&files) else { continue };
+            if is_kept || room > 0 {
+                room -= usize::from(!is_kept);
+                cgroup.files = Some(files);
+            }
             cgroup.read = read;
             if cgroup.told.is_none() {
                 cgroup.told = Some(read);
@@ -186,27 +211,27 @@ impl<C: Counted> Sampler<C> {
             let is_silent =
                 cgroup.event_ns.is_some_and(|event| now_ns.saturating_sub(event) < SILENCE_NS);
             if !is_silent || is_end {
-                events.extend(cgroup.event::<C>(*key, version, now_ns));
+                events.extend(cgroup.event(*key, version, now_ns));
             }
         }
         events
     }
 }
 
-impl<C: Copy> Sampled<C> {
+impl<C: Counted> Sampled<C> {
     fn place(&self, version: Version) -> Place<'_> {
         Place { directory: &self.directory, version, path: &self.path }
     }
 
     /// The event of what was read last and not told, if that is anything.
-    fn event<S: Counted<Counts = C>>(
+    fn event(
         &mut self,
         key: CgroupKey,
         version: Version,
         now_ns: u64,
     ) -> Option<(Subject, Payload)> {
         let span_ns = now_ns.saturating_sub(self.told_ns);
-        let payload = S::event(self.told?, self.read, span_ns, &self.place(version))?;
+        let payload = C::event(self.told?, self.read, span_ns, &self.place(version))?;
         self.told = Some(self.read);
         self.told_ns = now_ns;
         self.event_ns = Some(now_ns);
@@ -214,10 +239,7 @@ impl<C: Copy> Sampled<C> {
     }
 }
 
-impl<C: Counted> Decoder for Sampler<C>
-where
-    C::Counts: Send,
-{
+impl<C: Counted> Decoder for Sampler<C> {
     fn kinds(&self) -> &'static [ctrace_common::Kind] {
         &[]
     }

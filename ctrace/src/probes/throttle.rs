@@ -10,7 +10,7 @@ use crate::{
     event::{self, Payload},
     kernel::{
         Facts,
-        limits::{self, Throttled},
+        limits::{self, Kept, Throttled},
     },
 };
 
@@ -62,10 +62,7 @@ pub(super) fn plan(
 pub(super) fn sampler<C: Counted>(
     facts: &Facts,
     controller: &str,
-) -> anyhow::Result<Box<dyn Decoder>>
-where
-    C::Counts: Send,
-{
+) -> anyhow::Result<Box<dyn Decoder>> {
     let found = Controller::of(&facts.cgroups, controller);
     let found = found.ok_or_else(|| anyhow::anyhow!("no {controller} controller is mounted"))?;
     Ok(Box::new(Sampler::<C>::new(found)))
@@ -75,13 +72,18 @@ struct Quotas;
 
 impl Counted for Quotas {
     type Counts = Throttled;
+    type Files = Kept;
 
     fn is_limited(place: &Place) -> bool {
         limits::quota(place.directory, place.version).is_some()
     }
 
-    fn read(place: &Place) -> Option<Throttled> {
-        limits::read(place.directory, "cpu.stat", limits::parse_cpu_stat)
+    fn open(place: &Place) -> Option<Kept> {
+        Kept::open(place.directory, "cpu.stat")
+    }
+
+    fn read(file: &Kept) -> Option<Throttled> {
+        file.read(limits::parse_cpu_stat)
     }
 
     fn event(before: Throttled, now: Throttled, span_ns: u64, place: &Place) -> Option<Payload> {

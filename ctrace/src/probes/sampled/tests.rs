@@ -20,13 +20,18 @@ struct Fake;
 
 impl Counted for Fake {
     type Counts = u64;
+    type Files = String;
 
     fn is_limited(place: &Place) -> bool {
         FILES.with_borrow(|files| files.get(place.path).is_some_and(|file| file.0))
     }
 
-    fn read(place: &Place) -> Option<u64> {
-        FILES.with_borrow(|files| files.get(place.path).map(|file| file.1))
+    fn open(place: &Place) -> Option<String> {
+        Some(place.path.to_owned())
+    }
+
+    fn read(path: &String) -> Option<u64> {
+        FILES.with_borrow(|files| files.get(path).map(|file| file.1))
     }
 
     fn event(before: u64, now: u64, span_ns: u64, _place: &Place) -> Option<Payload> {
@@ -151,10 +156,23 @@ fn limits_are_found_in_turn() {
         tick(&mut sampler, &mut tree, at).first().map(|told| (told.0, told.1)),
         Some((18, 2))
     );
-    // And one that is lifted.
-    write(&paths[17], false, 9);
-    (0..5).for_each(|second| assert_eq!(tick(&mut sampler, &mut tree, at + second + 1), []));
-    assert!(!sampler.cgroups[&key(18)].is_limited);
+}
+
+#[test]
+fn all_are_read_where_files_cannot_be_kept() {
+    let (mut sampler, mut tree) = (sampler(), Tree::default());
+    sampler.room = 2;
+    let paths = ["/a", "/b", "/c", "/d"];
+    paths.iter().for_each(|path| write(path, true, 1));
+    tree.set(&[(1, "/a"), (2, "/b"), (3, "/c"), (4, "/d")]);
+    assert_eq!(tick(&mut sampler, &mut tree, 1), []);
+    let kept = |sampler: &Sampler<Fake>| {
+        sampler.cgroups.values().filter(|cgroup| cgroup.files.is_some()).count()
+    };
+    assert_eq!(kept(&sampler), 2);
+    paths.iter().for_each(|path| write(path, true, 2));
+    assert_eq!(tick(&mut sampler, &mut tree, 2).len(), 4);
+    assert_eq!(kept(&sampler), 2);
 }
 
 #[test]
