@@ -58,7 +58,7 @@ impl Output {
                 continue;
             }
             written.report.note(&event);
-            *written.events.entry(event.payload.type_name()).or_default() += 1;
+            *written.events.entry(event.payload.detail().type_name()).or_default() += 1;
             left = left.map(|left| left - 1);
             if left == Some(0) {
                 break;

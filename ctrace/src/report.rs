@@ -69,7 +69,7 @@ impl Report {
         let container = event.subject.as_ref().and_then(|subject| subject.container());
         let Some(container) = container else { return };
         let of = self.of(container);
-        let kind = event.payload.type_name();
+        let kind = event.payload.detail().type_name();
         *of.events.entry(kind).or_default() += 1;
         if kind == "seccomp" {
             of.denials += folded(event);

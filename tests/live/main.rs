@@ -37,10 +37,10 @@ mod process_ends;
 mod process_filters;
 mod runq;
 mod runtimes;
-mod verifier;
 mod seccomp;
 mod seccomp_containers;
 mod stream;
+mod verifier;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

@@ -250,12 +250,19 @@ pub fn stop_signal() -> Result<impl Future<Output = ()>> {
 
 /// Says on standard error what is in place and what is missing.
 fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
-    let mut attached = Vec::new();
+    // Each probe with the ways that its hooks are attached; `ctrace check` lists the hooks.
+    let mut attached: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut missing = Vec::new();
     for Attached { probe, hook, failure } in hooks {
         match (&hook.strategy, failure) {
             (Some(strategy), None) => {
-                attached.push(format!("{probe} {} ({})", hook.name, strategy.name));
+                if attached.last().is_none_or(|last| last.0 != *probe) {
+                    attached.push((probe, Vec::new()));
+                }
+                let ways = attached.last_mut().map(|last| &mut last.1);
+                if let Some(ways) = ways.filter(|ways| !ways.contains(&strategy.name)) {
+                    ways.push(strategy.name);
+                }
             }
             (Some(strategy), Some(failure)) => missing.push(format!(
                 "{probe} {} ({}): {failure}: no {}",
@@ -272,7 +279,8 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
             missing.push(format!("{}: {unsupported}", probe.name()));
         }
     }
-    eprintln!("attached: {}", attached.join(", "));
+    let attached = attached.iter().map(|(probe, ways)| format!("{probe} ({})", ways.join(", ")));
+    eprintln!("attached: {}", attached.collect::<Vec<_>>().join(", "));
     for line in missing {
         eprintln!("missing: {line}");
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Detail, Evidence, Subject,
+    Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
     text,
 };
@@ -169,12 +169,23 @@ impl Block {
 }
 
 impl Detail for Block {
+    fn type_name(&self) -> &'static str {
+        "block"
+    }
+
     fn key(&self) -> &'static str {
         "block"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        match self.error {
+            Some(_) => Severity::Bad,
+            None => Severity::Notable,
+        }
     }
 
     fn headline(&self, _subject: Option<&Subject>) -> String {

@@ -1,7 +1,7 @@
 //! A task sleeps and no signal wakes it.
 
 use super::{
-    Detail, Evidence, Subject,
+    Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
     text,
 };
@@ -69,12 +69,20 @@ impl Blocked {
 }
 
 impl Detail for Blocked {
+    fn type_name(&self) -> &'static str {
+        "blocked"
+    }
+
     fn key(&self) -> &'static str {
         "sched"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Bad
     }
 
     fn headline(&self, subject: Option<&Subject>) -> String {

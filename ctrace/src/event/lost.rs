@@ -1,7 +1,7 @@
 //! Records that were lost.
 
 use super::{
-    Detail, Evidence, Subject,
+    Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
 };
 
@@ -52,12 +52,20 @@ impl Lost {
 }
 
 impl Detail for Lost {
+    fn type_name(&self) -> &'static str {
+        "lost"
+    }
+
     fn key(&self) -> &'static str {
         "lost"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Gap
     }
 
     fn headline(&self, _subject: Option<&Subject>) -> String {

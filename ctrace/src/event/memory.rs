@@ -83,6 +83,10 @@ impl MemoryPressure {
 }
 
 impl Detail for MemoryPressure {
+    fn type_name(&self) -> &'static str {
+        "memory_pressure"
+    }
+
     fn key(&self) -> &'static str {
         "memory"
     }

@@ -91,12 +91,33 @@ pub struct Evidence {
     pub text: String,
 }
 
+/// How bad an event is: the colour of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something runs no longer that nobody wanted to end.
+    Gone,
+    /// Something ended or failed.
+    Bad,
+    /// Slow, denied, or at a limit.
+    Notable,
+    /// What goes on.
+    Normal,
+    /// Events are missing.
+    Gap,
+}
+
 /// What every kind of event can say of itself. Text may hold hostile bytes: a sink escapes it.
 pub trait Detail {
+    /// The event's type in JSON and in text.
+    fn type_name(&self) -> &'static str;
     /// Key of the payload in JSON.
     fn key(&self) -> &'static str;
     /// The payload in JSON.
     fn value(&self) -> Value<'_>;
+    /// How bad it is.
+    fn severity(&self) -> Severity {
+        Severity::Notable
+    }
     /// One line for people.
     fn headline(&self, subject: Option<&Subject>) -> String;
     /// The lines below it.
@@ -116,24 +137,6 @@ pub trait Detail {
 }
 
 impl Payload {
-    /// The event's type in JSON and in text.
-    pub const fn type_name(&self) -> &'static str {
-        match self {
-            Payload::OomKill(_) => "oom_kill",
-            Payload::Exec(_) => "exec",
-            Payload::Exit(_) => "exit",
-            Payload::Throttle(_) => "throttle",
-            Payload::PidsMax(_) => "pids_max",
-            Payload::MemoryPressure(_) => "memory_pressure",
-            Payload::Seccomp(_) => "seccomp",
-            Payload::Signal(_) => "signal",
-            Payload::Block(_) => "block",
-            Payload::RunqDelay(_) => "runq_delay",
-            Payload::Blocked(_) => "blocked",
-            Payload::Lost(_) => "lost",
-        }
-    }
-
     pub fn detail(&self) -> &dyn Detail {
         match self {
             Payload::OomKill(oom) => oom.as_ref(),

@@ -1,7 +1,7 @@
 //! An OOM kill.
 
 use super::{
-    Detail, Evidence, Subject,
+    Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
     subject::{Cgroup, CgroupKey, subject_value},
     text::{bytes, path},
@@ -341,12 +341,20 @@ impl Level {
 }
 
 impl Detail for Oom {
+    fn type_name(&self) -> &'static str {
+        "oom_kill"
+    }
+
     fn key(&self) -> &'static str {
         "oom"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Gone
     }
 
     fn headline(&self, subject: Option<&Subject>) -> String {

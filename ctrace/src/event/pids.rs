@@ -54,6 +54,10 @@ impl PidsMax {
 }
 
 impl Detail for PidsMax {
+    fn type_name(&self) -> &'static str {
+        "pids_max"
+    }
+
     fn key(&self) -> &'static str {
         "pids"
     }

@@ -1,7 +1,7 @@
 //! A process runs another program, and a process ends.
 
 use super::{
-    Cause, CauseKind, Detail, Evidence, Subject,
+    Cause, CauseKind, Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
     signal_name, text,
 };
@@ -135,12 +135,20 @@ impl Exit {
 }
 
 impl Detail for Exec {
+    fn type_name(&self) -> &'static str {
+        "exec"
+    }
+
     fn key(&self) -> &'static str {
         "exec"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Normal
     }
 
     fn headline(&self, subject: Option<&Subject>) -> String {
@@ -157,12 +165,23 @@ impl Detail for Exec {
 }
 
 impl Detail for Exit {
+    fn type_name(&self) -> &'static str {
+        "exit"
+    }
+
     fn key(&self) -> &'static str {
         "exit"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        match self.signal {
+            Some(_) => Severity::Bad,
+            None => Severity::Normal,
+        }
     }
 
     fn headline(&self, subject: Option<&Subject>) -> String {

@@ -73,6 +73,10 @@ fn of_subject(subject: &Subject) -> Value<'_> {
 }
 
 impl Detail for RunqDelay {
+    fn type_name(&self) -> &'static str {
+        "runq_delay"
+    }
+
     fn key(&self) -> &'static str {
         "sched"
     }

@@ -1,7 +1,7 @@
 //! A seccomp filter denied a system call, or logged it.
 
 use super::{
-    Detail, Evidence, Subject,
+    Detail, Evidence, Severity, Subject,
     field::{Field, Type, Value, object},
 };
 
@@ -194,12 +194,23 @@ impl Seccomp {
 }
 
 impl Detail for Seccomp {
+    fn type_name(&self) -> &'static str {
+        "seccomp"
+    }
+
     fn key(&self) -> &'static str {
         "seccomp"
     }
 
     fn value(&self) -> Value<'_> {
         object(Self::FIELDS, self)
+    }
+
+    fn severity(&self) -> Severity {
+        match self.action.is_kill() {
+            true => Severity::Gone,
+            false => Severity::Notable,
+        }
     }
 
     fn headline(&self, subject: Option<&Subject>) -> String {

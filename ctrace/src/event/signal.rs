@@ -205,6 +205,10 @@ pub fn hexadecimal(address: u64) -> String {
 }
 
 impl Detail for Signal {
+    fn type_name(&self) -> &'static str {
+        "signal"
+    }
+
     fn key(&self) -> &'static str {
         "signal"
     }

@@ -68,6 +68,10 @@ impl Throttle {
 }
 
 impl Detail for Throttle {
+    fn type_name(&self) -> &'static str {
+        "throttle"
+    }
+
     fn key(&self) -> &'static str {
         "throttle"
     }

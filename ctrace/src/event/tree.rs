@@ -25,7 +25,7 @@ impl Event {
         match (name, &self.subject) {
             ("v", _) => VERSION.into(),
             ("time", _) => rfc3339(self.time_ns).into(),
-            ("type", _) => self.payload.type_name().into(),
+            ("type", _) => self.payload.detail().type_name().into(),
             ("process", Some(subject)) => {
                 let process = subject.is_process().then_some(&subject.process);
                 process.map(|process| object(Process::FIELDS, process)).into()

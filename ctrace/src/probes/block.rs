@@ -3,7 +3,6 @@
 
 mod decode;
 
-
 use aya::Ebpf;
 use ctrace_common::offsets::{BlockOffsets, MISSING};
 use zerocopy::IntoBytes;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::Sink;
-use crate::event::{Event, Exit, Payload, text::escape};
+use crate::event::{Event, Severity, text::escape};
 
 /// Width of the evidence's left column.
 const LABEL_WIDTH: usize = 10;
@@ -60,23 +60,14 @@ impl Text {
     }
 }
 
-/// By severity: what is gone is red, what is slow, denied or missing yellow, what goes on cyan.
-fn type_style(payload: &Payload) -> Style {
-    match payload {
-        Payload::OomKill(_) => AnsiColor::Red.on_default().bold(),
-        Payload::Exit(Exit { signal: Some(_), .. }) => AnsiColor::Red.on_default(),
-        Payload::Exec(_) | Payload::Exit(_) => AnsiColor::Cyan.on_default(),
-        Payload::Block(block) if block.error.is_some() => AnsiColor::Red.on_default(),
-        Payload::Blocked(_) => AnsiColor::Red.on_default(),
-        Payload::Signal(_)
-        | Payload::Block(_)
-        | Payload::RunqDelay(_)
-        | Payload::Throttle(_)
-        | Payload::PidsMax(_)
-        | Payload::MemoryPressure(_) => AnsiColor::Yellow.on_default(),
-        Payload::Seccomp(seccomp) if seccomp.action.is_kill() => AnsiColor::Red.on_default().bold(),
-        Payload::Seccomp(_) => AnsiColor::Yellow.on_default(),
-        Payload::Lost(_) => AnsiColor::Yellow.on_default().bold(),
+/// What is gone or failed is red, what is slow, denied or missing yellow, what goes on cyan.
+fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Gone => AnsiColor::Red.on_default().bold(),
+        Severity::Bad => AnsiColor::Red.on_default(),
+        Severity::Notable => AnsiColor::Yellow.on_default(),
+        Severity::Normal => AnsiColor::Cyan.on_default(),
+        Severity::Gap => AnsiColor::Yellow.on_default().bold(),
     }
 }
 
@@ -88,14 +79,14 @@ impl Sink for Text {
         let detail = event.payload.detail();
         // Every part that can hold bytes from outside is escaped before it is measured and coloured.
         let whose = subject.map_or_else(|| NOBODY.to_owned(), |subject| escape(&subject.label()));
-        let kind = event.payload.type_name();
+        let kind = detail.type_name();
         let (after_whose, after_kind) = (self.container.fill(&whose), self.kind.fill(kind));
         writeln!(
             out,
             "{}  {}{after_whose}  {}{after_kind}  {}",
             self.paint(dim, &clock(event.time_ns, &self.zone)),
             self.paint(bold, &whose),
-            self.paint(type_style(&event.payload), kind),
+            self.paint(style(detail.severity()), kind),
             escape(&detail.headline(subject)),
         )?;
         if self.is_verbose {
@@ -120,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Attribution, Container, Exit, Lost, Subject};
+    use crate::event::{Attribution, Container, Exit, Lost, Payload, Subject};
 
     fn exit_of(container: &str) -> Event {
         let container = Container { name: Some(container.to_owned()), ..Container::default() };
