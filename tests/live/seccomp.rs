@@ -22,7 +22,7 @@ pub const GETPGRP: u32 = 111;
 pub const GETPRIORITY: u32 = 140;
 pub const SCHED_GETPARAM: u32 = 143;
 pub const SCHED_GETSCHEDULER: u32 = 145;
-const SCHED_GET_PRIORITY_MAX: u32 = 146;
+pub const SCHED_GET_PRIORITY_MAX: u32 = 146;
 /// No kernel has it.
 const NO_CALL: u32 = 5000;
 

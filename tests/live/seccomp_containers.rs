@@ -17,7 +17,8 @@ use ctrace_tests::seccomp::{
 use serde_json::json;
 
 use crate::seccomp::{
-    GETPGRP, GETPPID, GETPRIORITY, PROGRAM, SCHED_GETPARAM, SCHED_GETSCHEDULER, errors_of,
+    GETPGRP, GETPPID, GETPRIORITY, PROGRAM, SCHED_GET_PRIORITY_MAX, SCHED_GETPARAM,
+    SCHED_GETSCHEDULER, errors_of,
 };
 
 /// A container that has run the program to its end.
@@ -64,7 +65,7 @@ fn dockers_own_profile() {
         ];
         let mut calls: Vec<_> = denied.iter().map(|(number, times, _)| (*number, *times)).collect();
         calls.push((NEWER_THAN_ANY_PROFILE, 2));
-        // Allowed; the first process of a container is its own parent's child of 0.
+        // Allowed.
         calls.push((GETPPID, 3));
         let watch = watch(&[])?;
         // The file is root's.
@@ -99,7 +100,7 @@ fn dockers_own_profile() {
     });
 }
 
-/// Writes a profile that allows all but these calls.
+/// Writes a profile that allows all but these calls, which runc must not need for itself.
 fn profile(directory: &TempDir, rules: &[(&str, &str, Option<u32>)]) -> Result<String> {
     let rule = |(name, action, errno): &(&str, &str, Option<u32>)| {
         let mut rule = json!({ "names": [name], "action": action });
@@ -122,7 +123,7 @@ fn a_profile_of_errors() {
         let option = profile(
             &directory,
             &[
-                ("getppid", "SCMP_ACT_ERRNO", Some(95)),
+                ("sched_get_priority_max", "SCMP_ACT_ERRNO", Some(95)),
                 ("getpgrp", "SCMP_ACT_ERRNO", Some(38)),
                 ("getpriority", "SCMP_ACT_TRAP", None),
                 ("sched_getparam", "SCMP_ACT_LOG", None),
@@ -130,7 +131,7 @@ fn a_profile_of_errors() {
             ],
         )?;
         let calls = [
-            (GETPPID, 100),
+            (SCHED_GET_PRIORITY_MAX, 100),
             (GETPGRP, 2),
             (GETPRIORITY, 3),
             (SCHED_GETPARAM, 4),
@@ -148,7 +149,10 @@ fn a_profile_of_errors() {
         })?;
         let ended = watch.stop()?;
         let expected: BTreeMap<_, _> = [
-            (denial("getppid", "errno", Some("EOPNOTSUPP")), errors_of(&results, GETPPID, 95)),
+            (
+                denial("sched_get_priority_max", "errno", Some("EOPNOTSUPP")),
+                errors_of(&results, SCHED_GET_PRIORITY_MAX, 95),
+            ),
             (denial("getpgrp", "errno", Some("ENOSYS")), errors_of(&results, GETPGRP, 38)),
             (denial("getpriority", "trap", None), 3),
             (logged, 4),
@@ -176,12 +180,12 @@ fn profiles_that_kill() {
         ] {
             println!("  {answer} {manner:?}");
             let directory = TempDir::new("profile")?;
-            let option = profile(&directory, &[("getppid", answer, None)])?;
+            let option = profile(&directory, &[("sched_getscheduler", answer, None)])?;
             let watch = watch(&[])?;
-            let program = Program::new(&[], &[(GETPPID, 1)]).manner(manner);
+            let program = Program::new(&[], &[(SCHED_GETSCHEDULER, 1)]).manner(manner);
             let Done { id, .. } = run(&program, &["--security-opt", &option])?;
             let ended = watch.stop()?;
-            let expected = [(denial("getppid", action, None), 1)].into();
+            let expected = [(denial("sched_getscheduler", action, None), 1)].into();
             equal("denials", &denials(&ended.events, &program.name)?, &expected)?;
             is_of(&ended.events, &program, &id)?;
         }
