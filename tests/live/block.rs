@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,11 +21,14 @@ use ctrace_tests::names::TempDir;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::{Signal, signal};
 use ctrace_tests::watch::{Ended, Watch};
+use serde_json::Value;
 
 use super::MIB;
 
-/// Everything, the fence's processes too.
-const ALL: &str = "block:all,exec";
+/// Everything, the fence's processes too, of all disks of the machine.
+fn watch_all() -> Result<Watch> {
+    Watch::of("block:all,exec", &["--bulk-ring-size", "16M"])
+}
 
 /// At a rate that the test reads in time: what is lost is another test's.
 const RATE: &str = "--rate_iops=2000,2000";
@@ -39,6 +42,9 @@ fn load() -> [&'static str; 7] {
 fn settled(watch: Watch) -> Result<Ended> {
     watch.fence()?;
     let ended = watch.stop()?;
+    for event in ended.events.iter().filter(|event| event.is("lost")) {
+        println!("  {event}");
+    }
     let lost = ended
         .events
         .iter()
@@ -49,7 +55,7 @@ fn settled(watch: Watch) -> Result<Ended> {
 
 fn counts_and_bytes(device: &Path) -> Result<()> {
     let disk = name_of(device);
-    let watch = Watch::of(ALL, &[])?;
+    let watch = watch_all()?;
     let before = Counted::of(&disk)?;
     let (read, written) = fio(device, &load())?;
     let kernel = Counted::of(&disk)?.since(before);
@@ -93,10 +99,71 @@ fn counts_and_bytes_of_a_virtio_disk() {
 }
 
 #[test]
+fn totals_in_the_kernel() {
+    case("sums in the kernel: count and bytes of a disk, although nothing is an event", || {
+        let disk = Loop::new(16 * MIB)?;
+        let watch = Watch::of("block,exec", &["--block-slower", "1h"])?;
+        let before = Counted::of(&disk.name())?;
+        fio(disk.device(), &load())?;
+        watch.fence()?;
+        let kernel = Counted::of(&disk.name())?.since(before);
+        let number = fs::read_to_string(format!("/sys/block/{}/dev", disk.name()))?;
+        let (major, minor) = number.trim().split_once(':').context("no device number")?;
+        let device = major.parse::<u32>()? << 20 | minor.parse::<u32>()?;
+        let sums = |measure| totals(watch.pid(), measure, device);
+        equal("reads and their bytes", sums(2)?, (kernel.reads, kernel.read_bytes))?;
+        equal("writes and their bytes", sums(3)?, (kernel.writes, kernel.written_bytes))?;
+        equal("flushes", sums(4)?.0, kernel.flushes)?;
+        let ended = settled(watch)?;
+        equal("events", of_disk(&ended.events, &disk.name()).count(), 0)
+    });
+}
+
+/// How many of a measure, and their bytes, the maps of this process have for a device, by bpftool.
+fn totals(pid: u32, measure: u32, device: u32) -> Result<(u64, u64)> {
+    let bpftool = program("bpftool")?;
+    let mut sums = None;
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
+        let Some(id) = info.lines().find_map(|line| line.strip_prefix("map_id:")) else { continue };
+        let map = run(Command::new(&bpftool).args(["-j", "map", "show", "id", id.trim()]))?;
+        if serde_json::from_str::<Value>(&map)?["name"] != "TOTALS" {
+            continue;
+        }
+        let dump = run(Command::new(&bpftool).args(["-j", "map", "dump", "id", id.trim()]))?;
+        let (mut count, mut bytes) = (0, 0);
+        for entry in serde_json::from_str::<Vec<Value>>(&dump)? {
+            let raw = |key: &str| -> Result<Vec<u8>> {
+                let list = entry[key].as_array().context("no bytes")?;
+                let byte = |hex: &Value| {
+                    let digits = hex.as_str().and_then(|hex| hex.strip_prefix("0x"));
+                    Ok(u8::from_str_radix(digits.context("no hexadecimal byte")?, 16)?)
+                };
+                list.iter().map(byte).collect()
+            };
+            let (key, value) = (raw("key")?, raw("value")?);
+            // `TotalKey`: a place of 16 bytes, measure, detail. `Total`: nanoseconds, bytes, slots.
+            let word = |at: usize| u32::from_ne_bytes(key[at..at + 4].try_into().expect("4 bytes"));
+            if (word(16), word(20)) != (measure, device) {
+                continue;
+            }
+            let mut numbers =
+                value.chunks_exact(8).map(|it| u64::from_ne_bytes(it.try_into().expect("8 bytes")));
+            let nanoseconds = numbers.next().context("no sum")?;
+            ensure!(nanoseconds > 0, "no time in {entry}");
+            bytes += numbers.next().context("no bytes")?;
+            count += numbers.sum::<u64>();
+        }
+        sums = Some((count, bytes));
+    }
+    sums.context("ctrace has no map TOTALS")
+}
+
+#[test]
 fn devices_without_requests() {
     case("fio on zram: bios are counted once, and have no queue", || {
         let zram = Zram::new(16 * MIB)?;
-        let watch = Watch::of(ALL, &[])?;
+        let watch = watch_all()?;
         let before = Counted::of(&zram.name())?;
         let options = ["--rw=randrw", "--size=16m", "--io_size=4m", "--ioengine=psync"];
         let (read, written) = fio(&zram.device(), &options)?;
@@ -124,7 +191,7 @@ fn layers_count_once_each() {
         let table = format!("0 16384 linear {} 0", below.device().display());
         let mapped = Mapped::new(&table)?;
         let (upper, lower) = (mapped.disk()?, below.name());
-        let watch = Watch::of(ALL, &[])?;
+        let watch = watch_all()?;
         let before = [Counted::of(&upper)?, Counted::of(&lower)?];
         fio(&mapped.device()?, &["--rw=randrw", "--size=8m", "--io_size=2m", "--ioengine=psync"])?;
         let kernel = [Counted::of(&upper)?.since(before[0]), Counted::of(&lower)?.since(before[1])];
@@ -260,6 +327,78 @@ fn slow_without_requests() {
     });
 }
 
+/// fio with a process id that is known before it begins, so that ctrace can be told to look at it
+/// alone: another program that records makes I/O of its own.
+struct GatedFio {
+    child: Child,
+    gate: PathBuf,
+    /// Both ways, so that neither side waits for the other to open it.
+    gate_file: File,
+    end_file: File,
+    _directory: TempDir,
+}
+
+impl GatedFio {
+    const BYTES: u64 = 2 * MIB;
+
+    fn start(device: &Path) -> Result<Self> {
+        let directory = TempDir::new("gate")?;
+        let (gate, end) = (directory.path().join("gate"), directory.path().join("gate.end"));
+        run(Command::new("mkfifo").args([&gate, &end]))?;
+        let both = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
+        let (gate_file, end_file) = (both(&gate)?, both(&end)?);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "read go <\"$0\" && exec \"$@\""]).arg(&gate).arg(program("fio")?);
+        command.arg(format!("--filename={}", device.display()));
+        // Threads, whose process is the one that was started.
+        command.args(["--name=ctrace-test", "--thread", "--direct=1", "--bs=4k", "--rw=randrw"]);
+        command.args(["--size=8m", "--ioengine=libaio", "--iodepth=4"]);
+        command.arg(format!("--io_size={}", GatedFio::BYTES)).stdout(Stdio::null());
+        let child = command.spawn()?;
+        Ok(GatedFio { child, gate, gate_file, end_file, _directory: directory })
+    }
+
+    /// Everything of fio, and of it alone.
+    fn watch(&self) -> Result<Watch> {
+        Watch::of("block:all", &["--pid", &self.child.id().to_string()])
+    }
+
+    fn open(mut gate_file: &File) -> Result<()> {
+        Ok(gate_file.write_all(b"go\n")?)
+    }
+
+    /// Waits until it has ended, and says so at the other gate.
+    fn ended(&mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        self.end_file.write_all(b"end\n")?;
+        ensure!(status.success(), "fio gave {status}");
+        Ok(())
+    }
+
+    /// Stops ctrace once it has seen all.
+    fn settled(&self, watch: Watch, disk: &str) -> Result<Vec<Event>> {
+        watch.events(patience(10), "all of fio's bytes", |events| {
+            let bytes: u64 =
+                of_disk(events, disk).flat_map(|event| event.u64("/block/bytes")).sum();
+            bytes >= GatedFio::BYTES
+        })?;
+        let ended = watch.stop()?;
+        let pid = u64::from(self.child.id());
+        for event in &ended.events {
+            ensure!(event.u64("/process/pid").is_ok_and(|it| it == pid), "another's: {event}");
+        }
+        Ok(ended.events)
+    }
+}
+
+impl Drop for GatedFio {
+    fn drop(&mut self) {
+        // It has ended unless the test failed; its id stays its own until it is waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A request as the kernel's tracepoints show it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Traced {
@@ -275,23 +414,30 @@ fn the_kernels_tracepoints() {
         let disk = Loop::new(8 * MIB)?;
         let directory = TempDir::new("perf")?;
         let data = directory.path().join("perf.data");
-        let watch = Watch::of(ALL, &[])?;
-        let fio_program = program("fio")?;
         // perf finds tracepoints in tracefs, which need not be mounted: it gets a mount of its own.
         let script = "mount -t tracefs tracefs /sys/kernel/tracing || exit 77; exec \"$0\" \"$@\"";
+        let mut fio = GatedFio::start(disk.device())?;
+        let watch = fio.watch()?;
         let mut record = Command::new(program("unshare")?);
         record.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
         record.args(["record", "-a", "-m", "1024", "-o"]).arg(&data);
         record.args(["-e", "block:block_rq_issue", "-e", "block:block_rq_complete", "--"]);
-        record.arg(fio_program).arg(format!("--filename={}", disk.device().display()));
-        record.args(["--name=ctrace-test", "--direct=1", "--bs=4k", "--rw=randrw", "--size=8m"]);
-        record.args(["--io_size=4m", "--ioengine=libaio", "--iodepth=4", RATE]);
-        let recorded = finish(&mut record)?;
+        // It records until its command ends, which opens the gate and waits for fio's end.
+        record.args(["/bin/sh", "-c", "echo go >\"$0\"; read end <\"$0.end\""]).arg(&fio.gate);
+        let gate_file = fio.gate_file.try_clone()?;
+        let recording = thread::spawn(move || {
+            let recorded = finish(&mut record);
+            // Where it did not come to its command, fio must not wait for ever.
+            GatedFio::open(&gate_file).and(recorded)
+        });
+        fio.ended()?;
+        let recorded =
+            recording.join().map_err(|_| anyhow::anyhow!("perf's thread panicked"))??;
         if recorded.status.code() == Some(77) || recorded.stderr.contains("unknown tracepoint") {
             return Err(cannot(format!("perf has no tracepoints: {}", recorded.stderr)));
         }
         recorded.expect_code(0)?;
-        let ended = settled(watch)?;
+        let events = fio.settled(watch, &disk.name())?;
         let mut list = Command::new(program("unshare")?);
         list.args(["--mount", "/bin/sh", "-c", script]).arg(&perf);
         list.args(["script", "--ns", "-F", "time,event,trace", "-i"]).arg(&data);
@@ -318,7 +464,7 @@ fn the_kernels_tracepoints() {
                 perfs.push((Traced { sector, rwbs: (*rwbs).to_owned(), sectors }, ns - begun));
             }
         }
-        same_as(&ended.events, &disk.name(), perfs)
+        same_as(&events, &disk.name(), perfs)
     });
 }
 
@@ -359,12 +505,11 @@ fn blkparse() {
             ensure!(Instant::now() < deadline, "blktrace does not begin");
             thread::sleep(Duration::from_millis(50));
         }
-        let watch = Watch::of(ALL, &[])?;
-        fio(
-            &disk,
-            &["--rw=randrw", "--size=8m", "--io_size=2m", "--ioengine=libaio", "--iodepth=4", RATE],
-        )?;
-        let ended = settled(watch)?;
+        let mut fio = GatedFio::start(&disk)?;
+        let watch = fio.watch()?;
+        GatedFio::open(&fio.gate_file)?;
+        fio.ended()?;
+        let events = fio.settled(watch, &name)?;
         drop(trace);
         let mut parse = Command::new(program("blkparse")?);
         parse.args(["-q", "-i", "trace", "-f", "%a %S %n %d %T %t\\n"]);
@@ -384,7 +529,7 @@ fn blkparse() {
                 theirs.push((traced, ns - begun));
             }
         }
-        same_as(&ended.events, &name, theirs)
+        same_as(&events, &name, theirs)
     });
 }
 
@@ -435,7 +580,7 @@ fn the_file_behind_a_loop_device_is_read_too() {
             )
         };
         ensure!(refused == 0, "posix_fadvise: {refused}");
-        let watch = Watch::of(ALL, &[])?;
+        let watch = watch_all()?;
         let mut file = file;
         file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();

@@ -60,7 +60,7 @@ fn buffered_writes() {
         let is_v1 = v1_mount("blkio")?.is_some();
         let script = "dd if=/dev/zero of=/data/file bs=65536 count=64 2>/dev/null; sync; sync";
         let (disk, mounted, container) = with_disk(script)?;
-        let watch = Watch::of("block:all,exec", &[])?;
+        let watch = Watch::of("block:all,exec", &["--bulk-ring-size", "16M"])?;
         container.start_to_end()?.expect_code(0)?;
         run(Command::new("sync").arg("--file-system").arg(mounted.path()))?;
         watch.fence()?;
