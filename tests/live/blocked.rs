@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::docker;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{ctrace, patience};
+use ctrace_tests::facts::{ctrace, in_vm, patience};
 use ctrace_tests::frozen::FileSystem;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::Watch;
@@ -99,7 +99,8 @@ fn a_frozen_file_system() {
         let pid = child.id();
         until_blocked(pid)?;
         let latest = now_of_day()?;
-        let ms = 1_000_000;
+        // The clocks are read one after the other, which takes its time on an emulated machine.
+        let near = if in_vm() { 300_000_000 } else { 20_000_000 };
         let mut at_least = 1_000_000_000;
         let mut first = None;
         // Each is told at twice the time of the one before or later.
@@ -112,10 +113,9 @@ fn a_frozen_file_system() {
             let began = began(&event)?;
             let (early, late) = (after(earliest, began), after(began, latest));
             println!("  {event}\n  began {early} ns after its start, {late} ns before it was seen");
-            // The two clocks are not read at the same instant.
-            ensure!(early > -20 * ms && late > -20 * ms, "the sleep did not begin then");
+            ensure!(early > -near && late > -near, "the sleep did not begin then");
             let moved = first.map_or(0, |first| after(first, began).abs());
-            ensure!(moved < 20 * ms, "it began {moved} ns from what was said before");
+            ensure!(moved < near, "it began {moved} ns from what was said before");
             first = Some(began);
             at_least *= 2;
         }

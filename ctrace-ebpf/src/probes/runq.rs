@@ -62,12 +62,20 @@ const PLACES: u32 = 1 << 16;
 static ARRIVALS: Array<Arrival> = Array::with_max_entries(PLACES, 0);
 
 /// Bits of a number in [`Arrival`].
-const NUMBER_BITS: u32 = 57;
+const NUMBER_BITS: u32 = 56;
 const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
+/// Of [`Arrival::waited`]: the task was moved to another CPU while it was asleep.
+const MOVED: u64 = 1 << 62;
 const SET: u64 = 1 << 63;
 
 #[map]
 static RUNQ_RECORD: PerCpuArray<RunqDelay> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a task's numbers in [`Arrival`] have in their high bits.
+#[inline(always)]
+fn mark_of(pid: u32) -> u64 {
+    SET | ((pid / PLACES) as u64) << NUMBER_BITS
+}
 
 /// A number as it is kept for the task with this mark.
 #[inline(always)]
@@ -103,7 +111,7 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
         cfs_rq.read(global!(SCHED_OFFSETS, cfs_rq_throttled))
     };
     let pid: u32 = next.read(global!(TASK_OFFSETS, pid));
-    let mark = SET | ((pid / PLACES) as u64) << NUMBER_BITS;
+    let mark = mark_of(pid);
     let Some(arrival) = ARRIVALS.get_ptr_mut(pid & (PLACES - 1)) else { return 0 };
     // SAFETY: the place is whole; what other CPUs write to it at the same time is marked as another
     // task's.
@@ -114,6 +122,10 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
         (*arrival).slept = marked(mark, slept);
         (*arrival).throttled = marked(mark, throttled);
         (*arrival).cfs_rq = cfs_rq.address();
+    }
+    if before.waited & !NUMBER == mark | MOVED {
+        // Nobody knows since when it really waits.
+        return 0;
     }
     if next.read::<u64>(global!(SCHED_OFFSETS, task_pcount)) == 0 {
         // It never ran before: what is kept is another's that had the same pid.
@@ -140,6 +152,23 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
         _ => {}
     }
     send(Address(ctx.arg::<*const u8>(1) as u64), Address(next.address()), delay, flags)
+}
+
+/// `sched_migrate_task(p, dest_cpu)`, where a task that has gone to sleep may stay on its run queue for
+/// a while, from 6.12 on. If it is moved to another CPU in that state the kernel takes it for waiting
+/// from then on, and its sleep counts in `run_delay`:
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/core.c#L2010-L2030>.
+#[btf_tracepoint(function = "sched_migrate_task")]
+pub fn runq_migrate(ctx: BtfTracePointContext) -> i32 {
+    let task = Typed::new(ctx.arg::<*const u8>(0));
+    if task.read::<u8>(global!(SCHED_OFFSETS, task_sched_delayed)) == 0 {
+        return 0;
+    }
+    let pid: u32 = task.read(global!(TASK_OFFSETS, pid));
+    let Some(arrival) = ARRIVALS.get_ptr_mut(pid & (PLACES - 1)) else { return 0 };
+    // SAFETY: as at the switch.
+    unsafe { (*arrival).waited = mark_of(pid) | MOVED };
+    0
 }
 
 /// Adds a delay to those of the task's cgroup.

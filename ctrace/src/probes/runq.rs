@@ -48,22 +48,31 @@ impl Probe for Runq {
             hierarchy_v1: facts.cgroups.identity_v1().map_or(0, |(hierarchy, _)| hierarchy.id),
             reserved: 0,
         };
-        let attach = Attach::BtfTracepoint("sched_switch");
-        let program = Program { name: "runq_switch", attach };
-        let hook = Hook {
-            name: "sched:sched_switch",
-            strategy: Some(Strategy { name: "tp_btf", programs: vec![program] }),
-            required: true,
-            gives: "how long tasks wait for a CPU",
-            lost: None,
-            why: None,
+        let hook = |name, (program, tracepoint), required, gives| {
+            let program = Program { name: program, attach: Attach::BtfTracepoint(tracepoint) };
+            let strategy = Some(Strategy { name: "tp_btf", programs: vec![program] });
+            Hook { name, strategy, required, gives, lost: None, why: None }
         };
+        let mut hooks = vec![hook(
+            "sched:sched_switch",
+            ("runq_switch", "sched_switch"),
+            true,
+            "how long tasks wait for a CPU",
+        )];
+        if offsets.task_sched_delayed != MISSING {
+            hooks.push(hook(
+                "sched:sched_migrate_task",
+                ("runq_migrate", "sched_migrate_task"),
+                false,
+                "sleep told from waiting where a sleeping task is moved to another CPU",
+            ));
+        }
         Ok(ProbePlan {
             globals: vec![
                 ("SCHED_OFFSETS", offsets.as_bytes().to_vec()),
                 ("RUNQ_SETTINGS", settings.as_bytes().to_vec()),
             ],
-            hooks: vec![hook],
+            hooks,
         })
     }
 
