@@ -41,6 +41,7 @@ mod seccomp;
 mod seccomp_containers;
 mod stream;
 mod verifier;
+mod seccomp_others;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

@@ -343,7 +343,16 @@ fn compat_call(_number: u32) -> i64 {
 }
 
 /// Installs a filter that allows all but these calls, of whatever ABI.
-fn install(answers: &[(u32, u32)]) {
+pub fn install(answers: &[(u32, u32)]) {
+    install_by(answers, 0);
+}
+
+/// [`install`] with a supervisor's listener, which comes back.
+pub fn install_with_listener(answers: &[(u32, u32)]) -> i32 {
+    install_by(answers, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)
+}
+
+fn install_by(answers: &[(u32, u32)], flags: libc::c_ulong) -> i32 {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let returns = |k| statement(libc::BPF_RET | libc::BPF_K, k);
     // The number is the first word of `struct seccomp_data`.
@@ -354,12 +363,14 @@ fn install(answers: &[(u32, u32)]) {
     }
     filter.push(returns(ret::ALLOW));
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    let place = &raw const program;
     // SAFETY: the program and its statements live for the calls.
     let installed = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, place)
     };
-    assert_eq!(installed, 0, "installing the filter: {}", io::Error::last_os_error());
+    assert!(installed >= 0, "installing the filter: {}", io::Error::last_os_error());
+    installed as i32
 }
 
 /// Threads and children that come and go, and calls that a signal ends: none of them is denied.

@@ -88,10 +88,19 @@ extern "C" fn unpaired(regs: u64, before: u64) -> i32 {
         State::KILLED => State::KILLED,
         _ => {
             let current = Current::with_regs(Address(regs));
-            if current.mode() == current::FILTER {
-                refused(&current, Via::Pairing);
+            if current.mode() != current::FILTER {
+                return 0;
             }
-            return 0;
+            // With PTRACE_SYSEMU no call is made, and the filters are not asked. The last one of them
+            // is known by the one before: the tracer has ended it by then.
+            if current.is_traced() && current.is_emulated() {
+                State::EMULATED
+            } else if current.is_traced() && before == State::EMULATED {
+                return 0;
+            } else {
+                refused(&current, Via::Pairing);
+                return 0;
+            }
         }
     };
     threads::set(bpf_get_current_pid_tgid() as u32, next);
@@ -149,10 +158,9 @@ fn refused(current: &Current, via: Via) {
         return;
     }
     if matches!(via, Via::Pairing) {
-        // With PTRACE_SYSEMU no call is made, and the filters are not asked. Nor are they where the
-        // tracer's thread was killed: the call returns what it began with.
-        let is_doomed = current.is_pending(SIGKILL) && (is_traced || result == -ENOSYS);
-        if (is_traced && current.is_emulated()) || is_doomed {
+        // Where the thread was killed while a tracer looked at the call, the filters are not asked:
+        // the call returns what it began with.
+        if current.is_pending(SIGKILL) && (is_traced || result == -ENOSYS) {
             return;
         }
     }

@@ -18,6 +18,8 @@ impl State {
     pub const SIGNALLED: u8 = 4;
     /// A filter ends it, which was reported.
     pub const KILLED: u8 = 5;
+    /// Not in a call; the next one may be its tracer's (`PTRACE_SYSEMU`).
+    pub const EMULATED: u8 = 6;
 }
 
 /// `PID_MAX_LIMIT` of 64-bit kernels: `include/linux/threads.h`. `kernel.pid_max` may be raised to it
