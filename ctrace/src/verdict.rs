@@ -270,7 +270,7 @@ fn is_runtime(sender: &Subject, victim: &Subject) -> bool {
         Some(start) => comm.starts_with(start),
         None => comm == *name,
     };
-    is_outside && RUNTIMES.iter().any(|name| is_name(&name))
+    is_outside && RUNTIMES.iter().any(is_name)
 }
 
 /// A map that forgets the oldest keys.

@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::{cannot, case};
 use ctrace_tests::cgroup::Cgroup;
+use ctrace_tests::command::run;
 use ctrace_tests::event::Event;
 use ctrace_tests::facts::v2_mount;
 use ctrace_tests::names::unique;
@@ -264,6 +265,25 @@ fn plain_ends_are_left_out() {
         let ended = watch.stop()?;
         let shown = ended.events.iter().filter(|event| plain.iter().any(|pid| event.is_of(*pid)));
         equal("events of them", shown.count(), 0)
+    });
+}
+
+#[test]
+fn plain_ends_stay_in_the_kernel() {
+    case("a flood of plain ends: a ring of 30 ends holds those that matter", || {
+        let watch = Watch::by_default(&["--bulk-ring-size", "4096"])?;
+        let script = "i=0; while [ $i -lt 2000 ]; do (:); i=$((i+1)); done";
+        let mut child = Command::new("sleep").arg("1000").spawn()?;
+        watch.stall_while(|| {
+            run(Command::new("/bin/sh").args(["-c", script]))?;
+            signal(child.id(), Signal::Kill)
+        })?;
+        child.wait()?;
+        both(&watch, child.id())?;
+        let ended = watch.stop()?;
+        let lost =
+            ended.events.iter().map(|event| event.lost(Some("exit"))).sum::<Result<u64>>()?;
+        equal("lost ends", lost, 0)
     });
 }
 

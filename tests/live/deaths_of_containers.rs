@@ -11,6 +11,7 @@ use ctrace_tests::event::Event;
 use ctrace_tests::facts::program;
 use ctrace_tests::oci;
 use ctrace_tests::oom_check::equal;
+use ctrace_tests::podman;
 use ctrace_tests::watch::Watch;
 
 use crate::MIB;
@@ -106,6 +107,19 @@ fn stopped_and_killed() {
             let sender = end.str("/exit/cause/sender/comm")?;
             println!("  sent by {sender}");
         }
+        watch.stop().map(drop)
+    });
+}
+
+#[test]
+fn stopped_by_podman() {
+    case("podman stop of one that does not mind SIGTERM", || {
+        let watch = Watch::by_default(&[])?;
+        let container = podman::shared()?.start(&[STOPPABLE], &["/bin/sleep", "1000"])?;
+        container.stop(1)?;
+        let end = end(&watch, &container)?;
+        equal("code", end.u64("/exit/runtime_code")?, 137)?;
+        by_runtime(&end, true)?;
         watch.stop().map(drop)
     });
 }

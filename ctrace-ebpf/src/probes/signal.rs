@@ -45,6 +45,7 @@ const SI_KERNEL: i32 = 0x80;
 const PF_EXITING: u32 = 4;
 
 const SIGKILL: u32 = 9;
+const SIGCHLD: u32 = 17;
 const SIGSYS: u32 = 31;
 
 /// A bit for each of these signals: signal(7) says what they do by default.
@@ -75,7 +76,8 @@ pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
     let result = ctx.arg::<u32>(4);
     let is_all = global!(SIGNAL_OFFSETS, all) == 1;
     let is_delivered = result == TRACE_SIGNAL_DELIVERED || result == TRACE_SIGNAL_LOSE_INFO;
-    if !is_all && !is_delivered {
+    // Each end of a process gives its parent one.
+    if !is_all && (!is_delivered || number == SIGCHLD) {
         return 0;
     }
     // SAFETY: the helper returns the running task.
