@@ -1,5 +1,7 @@
 //! Reads of kernel memory at offsets that the collector resolved.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use ctrace_common::offsets::MISSING;
 use zerocopy::FromZeros;
@@ -79,7 +81,15 @@ pub struct Head<const BYTES: usize> {
 impl<const BYTES: usize> Head<BYTES> {
     #[inline(always)]
     pub fn of(at: Address) -> Self {
-        Self { at, bytes: at.read(0) }
+        let mut bytes = MaybeUninit::<[u8; BYTES]>::uninit();
+        let place = at.0 as *const _;
+        // SAFETY: the helper checks the address and writes all bytes, zeros where it cannot read: to
+        // clear them before would cost more than the read.
+        let bytes = unsafe {
+            bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), BYTES as u32, place);
+            bytes.assume_init()
+        };
+        Self { at, bytes }
     }
 
     /// The member at `offset`; as [`Address::read`], which reads it where it is not among the first.

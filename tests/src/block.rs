@@ -117,6 +117,11 @@ impl Counted {
         Ok(Counted { reads, read_bytes, writes, written_bytes, flushes })
     }
 
+    /// How many of all kinds.
+    pub fn all(self) -> u64 {
+        self.reads + self.writes + self.flushes
+    }
+
     /// Since an earlier time.
     pub fn since(self, before: Self) -> Self {
         Counted {

@@ -302,7 +302,8 @@ fn bio_completed(_ctx: &RawTracePointContext, bio: Address) {
 #[inline(always)]
 fn finished(pending: &Pending, disk: Address, bio: Address, now: u64) {
     let blkg = bio.follow(global!(BLOCK_OFFSETS, bio_blkg));
-    let css = blkg.follow(global!(BLOCK_OFFSETS, blkg_blkcg)).member(blkcg_css());
+    let css =
+        blkg.follow(global!(BLOCK_OFFSETS, blkg_blkcg)).member(global!(BLOCK_OFFSETS, blkcg_css));
     let cgroup = Cgroup::of_css(css);
     let owner = Place::new(global!(BLOCK_OFFSETS, io_hierarchy), cgroup.id());
     // `major` and `first_minor` are next to each other in all kernels.
@@ -323,12 +324,6 @@ fn finished(pending: &Pending, disk: Address, bio: Address, now: u64) {
     if is_slow || has_failed || global!(BLOCK_OFFSETS, all) == 1 {
         send(pending, disk, css, owner, device, now);
     }
-}
-
-/// A member that is the first in all kernels known is still looked up.
-#[inline(always)]
-fn blkcg_css() -> u32 {
-    global!(BLOCK_OFFSETS, blkcg_css)
 }
 
 /// A record that is made, on this CPU.
