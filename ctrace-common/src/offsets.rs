@@ -384,17 +384,13 @@ offsets! {
         task_on_cpu,
         /// `task_struct.on_rq`
         task_on_rq,
-        /// `task_struct.policy`
-        task_policy,
         /// `task_struct.thread_info.cpu`, before 5.16 `task_struct.cpu`: the CPU that it is on, or
         /// was last.
         task_cpu,
         /// `task_struct.se.sched_delayed`, from 6.12 on
         task_sched_delayed,
-        /// `task_struct.se.sum_exec_runtime`
-        task_sum_exec,
-        /// `task_struct.se.prev_sum_exec_runtime`
-        task_prev_sum_exec,
+        /// `task_struct.se.exec_start`: up to when its time on a CPU is counted, by the clock of tasks.
+        task_exec_start,
         /// `task_struct.se.cfs_rq`
         task_cfs_rq,
         /// `cfs_rq.rq`
@@ -404,5 +400,7 @@ offsets! {
         cfs_rq_throttled,
         /// `rq.clock`
         rq_clock,
+        /// `rq.clock_task`: stands still while interrupts or the hypervisor have the CPU.
+        rq_clock_task,
     }
 }

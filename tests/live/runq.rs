@@ -1,19 +1,27 @@
 //! Waits for a CPU, held against what the scheduler itself counts.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::mem;
 use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use ctrace_tests::case::case;
+use ctrace_tests::cgroup::Cgroup;
+use ctrace_tests::command::run;
 use ctrace_tests::docker;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{ctrace, patience, program};
+use ctrace_tests::facts::{ctrace, patience, program, v1_mount, v2_mount};
+use ctrace_tests::names::unique;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::{Signal, Stopped, signal};
 use ctrace_tests::watch::Watch;
+use serde_json::Value;
 
 const BUSY: &str = "while :; do :; done";
 
@@ -30,18 +38,12 @@ struct Hog(Child);
 impl Hog {
     /// On this CPU only, or on any.
     fn start(cpu: Option<u32>) -> Result<Self> {
-        let mut command = match cpu {
-            Some(cpu) => {
-                let mut pinned = Command::new(program("taskset")?);
-                pinned.args(["-c", &cpu.to_string(), "/bin/sh", "-c", BUSY]);
-                pinned
-            }
-            None => {
-                let mut anywhere = Command::new("/bin/sh");
-                anywhere.args(["-c", BUSY]);
-                anywhere
-            }
-        };
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", BUSY]);
+        if let Some(cpu) = cpu {
+            // SAFETY: the function is called after fork; it only makes a system call.
+            unsafe { command.pre_exec(move || pin(cpu)) };
+        }
         Ok(Hog(command.stdin(Stdio::null()).spawn()?))
     }
 
@@ -72,6 +74,19 @@ impl Drop for Hog {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Has this process run on one CPU only.
+fn pin(cpu: u32) -> io::Result<()> {
+    // SAFETY: the set is plain bits, and the call only reads it.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(cpu as usize, &mut set);
+        match libc::sched_setaffinity(0, size_of_val(&set), &raw const set) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 
@@ -222,5 +237,77 @@ fn a_quota_is_told_apart() {
             Ok(()) => equal("exit code", container.wait()?, 137),
             Err(error) => bail!(error),
         }
+    });
+}
+
+/// What ctrace has summed up of a cgroup's waits, nanoseconds and how many, as bpftool shows it.
+fn summed_up(watch: &Watch, cgroup: u64) -> Result<(u64, u64)> {
+    let bpftool = program("bpftool")?;
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", watch.pid()))? {
+        // A descriptor may have been closed meanwhile.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
+        ids.extend(id.map(|id| id.trim().to_owned()));
+    }
+    for id in ids {
+        let show = run(Command::new(&bpftool).args(["-j", "map", "show", "id", &id]))?;
+        if serde_json::from_str::<Value>(&show)?["name"] != "TOTALS" {
+            continue;
+        }
+        let dump = run(Command::new(&bpftool).args(["-j", "map", "dump", "id", &id]))?;
+        let entries: Vec<Value> = serde_json::from_str(&dump)?;
+        for entry in entries {
+            // The cgroup's id begins the key; a sum, bytes and the counts of the slots are the value.
+            let value = numbers(&entry["value"])?;
+            if numbers(&entry["key"])?.first() == Some(&cgroup) {
+                let (sum, slots) = (value.first(), value.get(2..));
+                let sum = *sum.context("an empty value")?;
+                return Ok((sum, slots.context("no slots")?.iter().sum()));
+            }
+        }
+    }
+    bail!("nothing was summed up of cgroup {cgroup}")
+}
+
+/// Bytes as bpftool writes them, as numbers of 64 bits.
+fn numbers(bytes: &Value) -> Result<Vec<u64>> {
+    let bytes = bytes.as_array().context("no bytes")?.iter().map(|byte| {
+        let text = byte.as_str().and_then(|byte| byte.strip_prefix("0x")).context("no byte")?;
+        Ok(u8::from_str_radix(text, 16)?)
+    });
+    let bytes = bytes.collect::<Result<Vec<_>>>()?;
+    Ok(bytes.as_chunks().0.iter().map(|number| u64::from_ne_bytes(*number)).collect())
+}
+
+#[test]
+fn summed_up_by_cgroup() {
+    case("the sums in the kernel: a cgroup's waits are all that its tasks waited", || {
+        let cpu = a_cpu()?;
+        let mount = match v1_mount("pids")? {
+            Some(mount) => mount,
+            None => v2_mount()?.context("no hierarchy that stands for tasks is mounted")?,
+        };
+        let cgroup = Cgroup::in_hierarchy(&mount, &unique("runq"))?;
+        let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
+        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+        hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
+        let waited = || hogs.iter().map(Hog::waited).sum::<Result<u64>>();
+        let before = waited()?;
+        let watch = watch("runq", &["--runq-slower", "1h"])?;
+        stopped.into_iter().try_for_each(Stopped::go_on)?;
+        let deadline = Instant::now() + patience(20);
+        while waited()? < before + 200_000_000 {
+            ensure!(Instant::now() < deadline, "hogs do not wait for each other");
+            thread::yield_now();
+        }
+        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+        let truth = waited()? - before;
+        let (sum, count) = summed_up(&watch, cgroup.id()?)?;
+        println!("  {count} waits");
+        equal("sum of the waits", sum, truth)?;
+        ensure!(count > 0 && count < sum, "{count} waits");
+        drop(stopped);
+        watch.stop().map(drop)
     });
 }

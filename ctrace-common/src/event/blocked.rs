@@ -16,18 +16,19 @@ pub struct BlockedTask {
     pub clock_ns: u64,
     /// When it got a CPU last, by that clock.
     pub arrived_ns: u64,
-    /// How long it then ran, where `policy` is one of the fair scheduler's.
-    pub ran_ns: u64,
+    /// When it went to sleep, by that clock, or a little later: by the time that interrupts and the
+    /// hypervisor took of its CPU since. 0: unknown.
+    pub left_ns: u64,
     /// How often it has left a CPU, in its life.
     pub switches: u64,
     /// `TASK_*` of `include/linux/sched.h`
     pub state: u32,
-    /// `SCHED_*` of `include/uapi/linux/sched.h`
-    pub policy: u32,
     /// The CPU that it was on.
     pub cpu: u32,
     /// Bytes of `stack` that are filled.
     pub stack_len: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
     /// Where it sleeps, innermost first.
     pub stack: [u64; STACK_DEPTH],
 }

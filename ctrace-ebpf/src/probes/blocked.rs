@@ -77,12 +77,10 @@ extern "C" fn blocked_tasks(ctx: *const c_void) -> i32 {
         return 0;
     }
     record.state = state;
-    record.policy = typed.read(global!(SCHED_OFFSETS, task_policy));
     record.cpu = typed.read(global!(SCHED_OFFSETS, task_cpu));
     record.arrived_ns = typed.read(global!(SCHED_OFFSETS, task_last_arrival));
-    let ran: u64 = typed.read(global!(SCHED_OFFSETS, task_sum_exec));
-    let ran_before: u64 = typed.read(global!(SCHED_OFFSETS, task_prev_sum_exec));
-    record.ran_ns = ran.wrapping_sub(ran_before);
+    record.left_ns = left(typed);
+    record.reserved = 0;
     record.switches = typed
         .read::<u64>(global!(SCHED_OFFSETS, task_nvcsw))
         .wrapping_add(typed.read(global!(SCHED_OFFSETS, task_nivcsw)));
@@ -112,6 +110,25 @@ fn is_waiting_for_cpu(task: Typed) -> bool {
     let delayed = global!(SCHED_OFFSETS, task_sched_delayed);
     let sleeps = delayed != MISSING && task.read::<u8>(delayed) != 0;
     queued && !sleeps
+}
+
+/// When a task that sleeps left its CPU, by the run queue's clock; 0 where it was moved to another one
+/// since.
+///
+/// All schedulers count a task's time up to there, by the clock of tasks, which stands still while
+/// interrupts or the hypervisor have the CPU: what they took since counts as if it were before.
+#[inline(always)]
+fn left(task: Typed) -> u64 {
+    let counted: u64 = task.read(global!(SCHED_OFFSETS, task_exec_start));
+    if counted == 0 {
+        return 0;
+    }
+    let rq =
+        task.follow(global!(SCHED_OFFSETS, task_cfs_rq)).follow(global!(SCHED_OFFSETS, cfs_rq_rq));
+    // The kernel writes them in the other order: in between, the task seems to have left later.
+    let of_tasks: u64 = rq.read(global!(SCHED_OFFSETS, rq_clock_task));
+    let clock: u64 = rq.read(global!(SCHED_OFFSETS, rq_clock));
+    counted.wrapping_add(clock.wrapping_sub(of_tasks))
 }
 
 /// The run queue's clock on this CPU, as of its last tick or switch, nanoseconds.

@@ -140,7 +140,7 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
     let mut flags = 0;
     let preempted = grown(mark, slept, before.slept).map(|times| times == 0);
     if let Some(preempted) = preempted {
-        flags |= RunqDelay::HAS_PREEMPTED | preempted as u32 * RunqDelay::PREEMPTED;
+        flags |= RunqDelay::HAS_PREEMPTED | (preempted as u32 * RunqDelay::PREEMPTED);
     }
     let same_queue = before.cfs_rq == cfs_rq.address();
     match grown(mark, throttled, before.throttled).filter(|_| same_queue) {

@@ -28,9 +28,9 @@ impl Blocked {
         Field {
             name: "blocked_ns",
             ty: Type::Number,
-            doc: "With type blocked: nanoseconds since the task went to sleep, which it still does. \
-                  For real-time and deadline tasks, and under sched_ext, since ctrace first saw it \
-                  asleep. Without the time that the machine was suspended",
+            doc: "With type blocked: nanoseconds since the task went to sleep, which it still does; \
+                  less what interrupts and the hypervisor took of its CPU before ctrace first saw \
+                  it, and without the time that the machine was suspended",
             get: |blocked| blocked.blocked_ns.into(),
         },
         Field {

@@ -136,11 +136,6 @@ pub fn mnt_ns() -> io::Result<u32> {
     of_kernel.map_or_else(|| inode("1").or_else(|_| inode("self")), Ok)
 }
 
-/// Whether a BPF scheduler of sched_ext, from 6.12 on, has the place of the fair one.
-pub fn has_sched_ext() -> bool {
-    fs::read_to_string("/sys/kernel/sched_ext/state").is_ok_and(|state| state != "disabled\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

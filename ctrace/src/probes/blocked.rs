@@ -5,8 +5,9 @@
 //! after each doubling of that, until it ends. So one that ends less than a second after it was long
 //! enough may be missed.
 //!
-//! When a task went to sleep is what the scheduler keeps: when it got a CPU last and how long it then
-//! ran. The latter leaves out the interrupts that it was held up by.
+//! When a task went to sleep is what the scheduler keeps: up to when it has counted the task's time on
+//! a CPU. It may seem later, by what interrupts and the hypervisor took of that CPU between then and
+//! the first look.
 
 mod waits;
 
@@ -33,7 +34,7 @@ use super::{
 };
 use crate::{
     event::{self, Payload, Subject},
-    kernel::{BpfIterator, Facts, Frames, host},
+    kernel::{BpfIterator, Facts, Frames},
 };
 
 pub struct Blocked;
@@ -112,16 +113,15 @@ fn check(offsets: &SchedOffsets) -> Result<(), Unsupported> {
         (offsets.task_state, "task_struct.__state"),
         (offsets.task_on_cpu, "task_struct.on_cpu (CONFIG_SMP)"),
         (offsets.task_on_rq, "task_struct.on_rq"),
-        (offsets.task_policy, "task_struct.policy"),
         (offsets.task_cpu, "task_struct.thread_info.cpu"),
         (offsets.task_last_arrival, "task_struct.sched_info.last_arrival"),
-        (offsets.task_sum_exec, "task_struct.se.sum_exec_runtime"),
-        (offsets.task_prev_sum_exec, "task_struct.se.prev_sum_exec_runtime"),
+        (offsets.task_exec_start, "task_struct.se.exec_start"),
         (offsets.task_nvcsw, "task_struct.nvcsw"),
         (offsets.task_nivcsw, "task_struct.nivcsw"),
         (offsets.task_cfs_rq, "task_struct.se.cfs_rq (CONFIG_FAIR_GROUP_SCHED)"),
         (offsets.cfs_rq_rq, "cfs_rq.rq (CONFIG_FAIR_GROUP_SCHED)"),
         (offsets.rq_clock, "rq.clock"),
+        (offsets.rq_clock_task, "rq.clock_task"),
     ] {
         if offset == MISSING {
             let feature = format!("{name} in the kernel's BTF");
@@ -157,7 +157,7 @@ impl Decoder for BlockedDecoder {
         unsafe { libc::sched_yield() };
         // Where it fails there is nothing to be seen this time.
         let bytes = tasks.read().unwrap_or_default();
-        let long = self.sleeps.look(&records(&bytes), host::has_sched_ext());
+        let long = self.sleeps.look(&records(&bytes));
         let addresses: Vec<u64> = long.iter().flat_map(|(task, _)| stack(task)).copied().collect();
         // Without the file there are no names.
         let _ = self.frames.learn(&addresses);
@@ -216,8 +216,8 @@ struct Sleep {
 
 #[derive(Clone, Copy)]
 struct Seen {
-    /// By the run queue's clock.
-    first_ns: u64,
+    /// Since when, by the run queue's clock.
+    since_ns: u64,
     /// To be reported when it is as long.
     next_ns: u64,
 }
@@ -231,20 +231,20 @@ impl Sleeps {
     }
 
     /// Takes in what a look gave; returns those to be reported, with how long they have slept.
-    fn look(&mut self, tasks: &[BlockedTask], has_sched_ext: bool) -> Vec<(BlockedTask, u64)> {
+    fn look(&mut self, tasks: &[BlockedTask]) -> Vec<(BlockedTask, u64)> {
         let before = std::mem::take(&mut self.known);
         let mut long = Vec::new();
         for task in tasks {
             let TaskIdentity { tid, start_boottime_ns, .. } = task.task;
             let sleep = Sleep { tid, start_boottime_ns, switches: task.switches };
-            let new = Seen { first_ns: task.clock_ns, next_ns: self.slower_ns };
+            let new = Seen { since_ns: task.clock_ns, next_ns: self.slower_ns };
             let mut seen = before.get(&sleep).copied().unwrap_or(new);
-            let since = if is_fair(task) && !has_sched_ext {
-                task.arrived_ns.saturating_add(task.ran_ns)
-            } else {
-                seen.first_ns
-            };
-            let ns = task.clock_ns.saturating_sub(since);
+            if task.left_ns != 0 {
+                // What is taken of the CPU in the meantime makes it later, never earlier.
+                seen.since_ns = seen.since_ns.min(task.left_ns);
+            }
+            seen.since_ns = seen.since_ns.max(task.arrived_ns);
+            let ns = task.clock_ns.saturating_sub(seen.since_ns);
             if ns >= seen.next_ns {
                 while seen.next_ns <= ns {
                     seen.next_ns = seen.next_ns.saturating_mul(2);
@@ -255,12 +255,6 @@ impl Sleeps {
         }
         long
     }
-}
-
-/// Whether the fair scheduler has the task, which alone keeps how long it ran since it got a CPU.
-fn is_fair(task: &BlockedTask) -> bool {
-    // `SCHED_NORMAL`, `SCHED_BATCH`, `SCHED_IDLE` of `include/uapi/linux/sched.h`.
-    matches!(task.policy, 0 | 3 | 5)
 }
 
 #[cfg(test)]
@@ -276,8 +270,8 @@ mod tests {
         let mut task = BlockedTask::new_zeroed();
         task.task.tid = tid;
         task.switches = switches;
-        task.arrived_ns = 10 * SECOND - 5;
-        task.ran_ns = 5;
+        task.arrived_ns = 9 * SECOND;
+        task.left_ns = 10 * SECOND;
         task.clock_ns = clock_s * SECOND;
         task
     }
@@ -292,29 +286,38 @@ mod tests {
         let mut sleeps = sleeps(false);
         let mut told = Vec::new();
         for clock in 10..=20 {
-            let long = sleeps.look(&[task(1, 7, clock)], false);
+            let long = sleeps.look(&[task(1, 7, clock)]);
             told.extend(long.iter().map(|(_, ns)| ns / SECOND));
         }
         assert_eq!(told, [1, 2, 4, 8]);
-        assert_eq!(sleeps.look(&[task(1, 8, 20)], false).len(), 1, "another sleep");
-        assert!(sleeps.look(&[], false).is_empty() && sleeps.known.is_empty());
+        assert_eq!(sleeps.look(&[task(1, 8, 20)]).len(), 1, "another sleep");
+        assert!(sleeps.look(&[]).is_empty() && sleeps.known.is_empty());
     }
 
     #[test]
     fn a_late_look_tells_once() {
         let mut sleeps = sleeps(false);
-        assert_eq!(sleeps.look(&[task(1, 7, 19)], false)[0].1, 9 * SECOND);
-        assert!(sleeps.look(&[task(1, 7, 20)], false).is_empty());
-        assert_eq!(sleeps.look(&[task(1, 7, 26)], false)[0].1, 16 * SECOND);
+        assert_eq!(sleeps.look(&[task(1, 7, 19)])[0].1, 9 * SECOND);
+        assert!(sleeps.look(&[task(1, 7, 20)]).is_empty());
+        assert_eq!(sleeps.look(&[task(1, 7, 26)])[0].1, 16 * SECOND);
     }
 
     #[test]
-    fn others_than_fair_tasks_count_from_the_first_look() {
+    fn what_interrupts_take_does_not_count_twice() {
         let mut sleeps = sleeps(false);
-        let real_time = |clock| BlockedTask { policy: 1, ..task(1, 7, clock) };
-        assert!(sleeps.look(&[real_time(50)], false).is_empty());
-        assert_eq!(sleeps.look(&[real_time(52)], false)[0].1, 2 * SECOND);
-        assert!(sleeps.look(&[task(2, 7, 50)], true).is_empty(), "nor under sched_ext");
+        assert!(sleeps.look(&[task(1, 7, 10)]).is_empty());
+        let late = BlockedTask { left_ns: 11 * SECOND, ..task(1, 7, 12) };
+        assert_eq!(sleeps.look(&[late])[0].1, 2 * SECOND, "since what was seen first");
+    }
+
+    #[test]
+    fn a_moved_sleeper_counts_from_the_first_look() {
+        let mut sleeps = sleeps(false);
+        let moved = |clock| BlockedTask { left_ns: 0, ..task(1, 7, clock) };
+        assert!(sleeps.look(&[moved(50)]).is_empty());
+        assert_eq!(sleeps.look(&[moved(52)])[0].1, 2 * SECOND);
+        let early = BlockedTask { left_ns: 1, ..task(2, 7, 50) };
+        assert_eq!(sleeps.look(&[early])[0].1, 41 * SECOND, "not before it got a CPU");
     }
 
     #[test]
@@ -331,7 +334,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             for task in records(&bytes) {
                 let mut sleeps = sleeps(true);
-                for (task, ns) in sleeps.look(&[task, task], false) {
+                for (task, ns) in sleeps.look(&[task, task]) {
                     to_event(&task, ns, &Frames::default());
                 }
             }

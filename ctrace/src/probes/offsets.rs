@@ -123,11 +123,9 @@ pub fn sched(btf: &Btf) -> SchedOffsets {
         task_state: any_member(btf, "task_struct", &["__state", "state"]),
         task_on_cpu: at("task_struct", "on_cpu"),
         task_on_rq: at("task_struct", "on_rq"),
-        task_policy: at("task_struct", "policy"),
         task_cpu: any_member(btf, "task_struct", &["thread_info.cpu", "cpu"]),
         task_sched_delayed: at("task_struct", "se.sched_delayed"),
-        task_sum_exec: at("task_struct", "se.sum_exec_runtime"),
-        task_prev_sum_exec: at("task_struct", "se.prev_sum_exec_runtime"),
+        task_exec_start: at("task_struct", "se.exec_start"),
         task_cfs_rq: at("task_struct", "se.cfs_rq"),
         cfs_rq_rq: at("cfs_rq", "rq"),
         cfs_rq_throttled: any_member(
@@ -140,5 +138,6 @@ pub fn sched(btf: &Btf) -> SchedOffsets {
             ],
         ),
         rq_clock: at("rq", "clock"),
+        rq_clock_task: at("rq", "clock_task"),
     }
 }

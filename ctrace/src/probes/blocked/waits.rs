@@ -159,7 +159,7 @@ const WAITS: &[Wait] = &[
 impl Wait {
     fn fits(&self, stack: &[&str]) -> bool {
         let is_in = |name: &&str| stack.iter().any(|function| fits(name, function));
-        self.shows.iter().all(|names| names.iter().any(|name| is_in(name)))
+        self.shows.iter().all(|names| names.iter().any(is_in))
     }
 }
 
