@@ -14,7 +14,7 @@ use ctrace_tests::command::{finish, run};
 use ctrace_tests::docker;
 use ctrace_tests::engine::Container;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{CgroupVersion, controller, ctrace, patience, program};
+use ctrace_tests::facts::{CgroupVersion, controller, ctrace, in_vm, patience, program};
 use ctrace_tests::names::unique;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::cgroup as cgroup_of;
@@ -91,7 +91,7 @@ fn cpu_quota_of_a_container() {
     case("a container that uses up its CPU quota: the events add up to cpu.stat", || {
         let engine = docker::shared()?;
         let watch = watch("throttle")?;
-        let container = engine.start(&["--cpus", "0.2"], &["/bin/sleep", "1000"])?;
+        let container = engine.start(&["--cpus", "0.1"], &["/bin/sleep", "1000"])?;
         let (_, cgroup) = directory(&container, "cpu")?;
         busy(&container, 2)?;
         let first = watch.event("a throttle event of the container", |event| {
@@ -99,7 +99,7 @@ fn cpu_quota_of_a_container() {
         })?;
         println!("  {first}");
         no_process(&first)?;
-        equal("quota_ns", first.u64("/throttle/quota_ns")?, 20_000_000)?;
+        equal("quota_ns", first.u64("/throttle/quota_ns")?, 10_000_000)?;
         equal("period_ns", first.u64("/throttle/period_ns")?, 100_000_000)?;
         busy(&container, 2)?;
         // The shell that was throttled last has ended: nothing runs any more.
@@ -111,7 +111,8 @@ fn cpu_quota_of_a_container() {
         equal("throttled periods", told[1], truth[1])?;
         equal("nanoseconds throttled", told[2], truth[2])?;
         ensure!(told[0] <= truth[0] && told[0] >= told[1], "periods {} of {}", told[0], truth[0]);
-        ensure!(truth[1] >= 10, "the load was no load: {truth:?}");
+        // On a busy machine it does not get its quota in every period.
+        ensure!(truth[1] >= 3, "the load was no load: {truth:?}");
         let events = ended.events.iter().filter(|event| is_of(event, &container)).count();
         ensure!(events <= 3, "{events} events in some seconds: one at once, one at the end");
         in_summary(&ended, &container, truth[2])
@@ -136,8 +137,8 @@ fn stress_ng_in_a_cgroup() {
         let stress = program("stress-ng")?;
         let cgroup = Cgroup::of_controller("cpu", "quota")?;
         match cgroup.version() {
-            CgroupVersion::V1 => cgroup.set("cpu.cfs_quota_us", "30000")?,
-            CgroupVersion::V2 => cgroup.set("cpu.max", "30000 100000")?,
+            CgroupVersion::V1 => cgroup.set("cpu.cfs_quota_us", "10000")?,
+            CgroupVersion::V2 => cgroup.set("cpu.max", "10000 100000")?,
         }
         let mut load = Command::new(&stress);
         load.args(["--cpu", "2", "--timeout", "2s", "--quiet"]);
@@ -157,17 +158,17 @@ fn stress_ng_in_a_cgroup() {
         println!("  cpu.stat before {before:?}, after {after:?}; events {told:?}");
         equal("throttled periods", told[1], after[1] - before[1])?;
         equal("nanoseconds throttled", told[2], after[2] - before[2])?;
-        ensure!(before[1] > 0 && told[1] >= 5, "the load was no load");
+        ensure!(before[1] > 0 && told[1] > 0, "the load was no load");
         let event = ended.events.iter().find(|event| is_it(event)).context("no event")?;
         equal("container", event.get("/container"), None)
     });
 }
 
-/// A shell that makes more processes than it may have. Its own failure is what is wanted.
-fn fork_many() -> Command {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "i=0; while [ $i -lt 20 ]; do sleep 0.5 & i=$((i+1)); done; wait"]);
-    command
+/// A shell's script that makes more processes at a time than it may have. The shell gives up at the
+/// first fork that fails.
+fn fork_many() -> String {
+    let seconds = if in_vm() { "5" } else { "0.5" };
+    format!("i=0; while [ $i -lt 20 ]; do sleep {seconds} & i=$((i+1)); done; wait")
 }
 
 #[test]
@@ -176,15 +177,17 @@ fn pids_max() {
         let engine = docker::shared()?;
         let watch = watch("pids")?;
         let container = engine.start(&["--pids-limit", "8"], &["/bin/sleep", "1000"])?;
-        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.5 & done; wait; :";
+        let script = fork_many();
         for _ in 0..3 {
-            // The shell gives up at the first fork that fails.
-            let _ = container.exec(&[], &["/bin/sh", "-c", script]);
+            // It fails in the shell, or before there is one.
+            let _ = container.exec(&[], &["/bin/sh", "-c", &script]);
         }
         let cgroup = Cgroup::of_controller("pids", "pids")?;
         cgroup.set("pids.max", "6")?;
-        finish(&mut cgroup.enter(&fork_many()))?;
-        finish(&mut cgroup.enter(&fork_many()))?;
+        for _ in 0..2 {
+            let mut shell = Command::new("/bin/sh");
+            finish(&mut cgroup.enter(shell.args(["-c", &script])))?;
+        }
         let path = cgroup.path_text();
         let is_mine = |event: &Event| event.get("/cgroup/path").is_some_and(|at| *at == path);
         let one = watch.event("pids_max of the container", |event| {
@@ -217,11 +220,16 @@ fn pids_max() {
     });
 }
 
-/// Fills the page cache that is charged to the cgroup: the limit is reached, and nobody is killed.
-fn fill_cache(cgroup: &Cgroup, file: &str) -> Result<()> {
-    let mut dd = Command::new("/bin/dd");
-    dd.args(["if=/dev/zero", &format!("of={file}"), "bs=1M", "count=64", "status=none"]);
-    run(&mut cgroup.enter(&dd)).map(drop)
+/// Reaches the limit of a memory cgroup without being killed. v1: the page cache, which the kernel can
+/// take back. v2: memory of its own, a little above `memory.high`, for which it has to wait.
+fn fill(cgroup: &Cgroup, file: &str) -> Result<()> {
+    let command = match cgroup.version() {
+        CgroupVersion::V1 => format!("dd if=/dev/zero of={file} bs=1M count=64 2>/dev/null"),
+        // A line as long as that is kept whole.
+        CgroupVersion::V2 => format!("head -c {} /dev/zero | tail >/dev/null", 18 * MIB),
+    };
+    let mut shell = Command::new("/bin/sh");
+    run(&mut cgroup.enter(shell.args(["-c", &command]))).map(drop)
 }
 
 #[test]
@@ -235,10 +243,10 @@ fn memory_limit() {
             CgroupVersion::V1 => cgroup.set("memory.limit_in_bytes", &(16 * MIB).to_string())?,
             CgroupVersion::V2 => {
                 cgroup.set("memory.high", &(16 * MIB).to_string())?;
-                cgroup.set("memory.max", &(24 * MIB).to_string())?;
+                cgroup.set("memory.max", &(64 * MIB).to_string())?;
             }
         }
-        fill_cache(&cgroup, &file)?;
+        fill(&cgroup, &file)?;
         let path = cgroup.path_text();
         let is_mine = |event: &Event| event.get("/cgroup/path").is_some_and(|at| *at == path);
         let one = watch.event("memory_pressure of the cgroup", |event| {
@@ -246,7 +254,7 @@ fn memory_limit() {
         })?;
         println!("  {one}");
         no_process(&one)?;
-        fill_cache(&cgroup, &file)?;
+        fill(&cgroup, &file)?;
         let ended = watch.stop()?;
         let fields = ["/memory/high_events", "/memory/max_events"];
         let told = sums(&ended, "memory_pressure", fields, is_mine);
@@ -268,7 +276,7 @@ fn memory_limit() {
             CgroupVersion::V2 => {
                 ensure!(truth[0] > 0, "memory.high was not exceeded");
                 equal("high_bytes", one.u64("/memory/high_bytes")?, 16 * MIB)?;
-                equal("limit_bytes", one.u64("/memory/limit_bytes")?, 24 * MIB)
+                equal("limit_bytes", one.u64("/memory/limit_bytes")?, 64 * MIB)
             }
         }
     });
@@ -314,7 +322,7 @@ fn load_at_rest(families: &str) -> Result<f64> {
 fn cost_of_five_hundred_containers() {
     case("500 containers with three limits each: what looking at them costs", || {
         const CONTAINERS: usize = 500;
-        if ctrace_tests::facts::in_vm() {
+        if in_vm() {
             return Err(cannot("an emulated machine has no cost worth measuring"));
         }
         let mut made = Directories(Vec::new());

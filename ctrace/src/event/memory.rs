@@ -122,3 +122,27 @@ impl Detail for MemoryPressure {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headlines() {
+        let v2 = MemoryPressure {
+            high_events: Some(12),
+            max_events: 1,
+            high_bytes: Some(16 << 20),
+            limit_bytes: Some(24 << 20),
+            usage_bytes: Some(23 << 20),
+            some_ns: Some(1_200_000),
+            full_ns: Some(0),
+            span_ns: 2_000_000_000,
+        };
+        let expected = "memory.high 16.0 MiB exceeded 12 times, limit 24.0 MiB reached once in \
+                        2.000 s, 23.0 MiB in use; waited for memory 1.200 ms (all tasks 0 ns)";
+        assert_eq!(v2.headline(None), expected);
+        let v1 = MemoryPressure { max_events: 7, span_ns: 1_000, ..MemoryPressure::default() };
+        assert_eq!(v1.headline(None), "limit reached 7 times in 1.000 µs");
+    }
+}

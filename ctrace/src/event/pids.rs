@@ -82,3 +82,22 @@ impl Detail for PidsMax {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headlines() {
+        let pids = PidsMax {
+            hits: 3,
+            limit: Some(20),
+            current: Some(18),
+            limit_cgroup: Some("/pod".to_owned()),
+            span_ns: 1,
+        };
+        assert_eq!(pids.headline(None), "fork refused 3 times: pids.max of /pod is 20, 18 now");
+        let gone = PidsMax { hits: 1, ..PidsMax::default() };
+        assert_eq!(gone.headline(None), "fork refused once");
+    }
+}

@@ -14,7 +14,7 @@ pub struct Throttle {
     pub throttled_periods: u64,
     /// The sum over the CPUs.
     pub throttled_ns: u64,
-    /// Absent: the quota was lifted meanwhile.
+    /// Absent: the quota was lifted meanwhile, or the cgroup is gone.
     pub quota_ns: Option<u64>,
     pub period_ns: Option<u64>,
     /// What the figures are of.
@@ -48,14 +48,14 @@ impl Throttle {
         Field {
             name: "quota_ns",
             ty: Type::Number,
-            doc: "CPU time that it may use in each period, of all CPUs together; null: it was \
-                  lifted",
+            doc: "CPU time that it may use in each period, of all CPUs together; null: the quota \
+                  was lifted, or the cgroup is gone by now",
             get: |throttle| throttle.quota_ns.into(),
         },
         Field {
             name: "period_ns",
             ty: Type::Number,
-            doc: "Length of a period; null: the quota was lifted",
+            doc: "Length of a period; null as quota_ns",
             get: |throttle| throttle.period_ns.into(),
         },
         Field {
@@ -83,21 +83,41 @@ impl Detail for Throttle {
     fn headline(&self, _subject: Option<&Subject>) -> String {
         let Throttle { periods, throttled_periods, throttled_ns, quota_ns, period_ns, span_ns } =
             self;
-        let quota = match (quota_ns, period_ns) {
-            (Some(quota), Some(period)) => {
-                let cpus = *quota as f64 / *period as f64;
-                format!("quota {cpus:.2} CPUs ({} in {})", duration(*quota), duration(*period))
-            }
-            _ => "the quota was lifted".to_owned(),
-        };
+        let quota = quota_ns.zip(*period_ns).map(|(quota, period)| {
+            let cpus = quota as f64 / period as f64;
+            format!(": quota {cpus:.2} CPUs ({} in {})", duration(quota), duration(period))
+        });
         format!(
-            "{throttled_periods} of {periods} periods throttled, waited {} in {}: {quota}",
+            "{throttled_periods} of {periods} periods throttled, waited {} in {}{}",
             duration(*throttled_ns),
-            duration(*span_ns)
+            duration(*span_ns),
+            quota.unwrap_or_default()
         )
     }
 
     fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headlines() {
+        let throttle = Throttle {
+            periods: 100,
+            throttled_periods: 40,
+            throttled_ns: 1_435_184_544,
+            quota_ns: Some(20_000_000),
+            period_ns: Some(100_000_000),
+            span_ns: 10_000_000_000,
+        };
+        let expected = "40 of 100 periods throttled, waited 1.435 s in 10.000 s: quota 0.20 CPUs \
+                        (20.000 ms in 100.000 ms)";
+        assert_eq!(throttle.headline(None), expected);
+        let gone = Throttle { quota_ns: None, period_ns: None, ..throttle };
+        assert_eq!(gone.headline(None), expected.split(": ").next().expect("a start"));
     }
 }

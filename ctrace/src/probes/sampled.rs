@@ -98,6 +98,8 @@ pub struct Sampler<C: Counted> {
     turns: VecDeque<CgroupKey>,
     /// [`Living::generation`] of `cgroups`; absent: never asked.
     generation: Option<u64>,
+    /// When it looked last, nanoseconds since boot; 0: never.
+    looked_ns: u64,
     /// Cgroups whose files may be kept open.
     room: usize,
 }
@@ -109,6 +111,7 @@ impl<C: Counted> Sampler<C> {
             cgroups: FxHashMap::default(),
             turns: VecDeque::new(),
             generation: None,
+            looked_ns: 0,
             room: limits::files_to_keep(),
         }
     }
@@ -150,7 +153,8 @@ impl<C: Counted> Sampler<C> {
                 files: None,
                 told: (!is_start).then(C::Counts::default),
                 read: C::Counts::default(),
-                told_ns: now_ns,
+                // It came since the last look.
+                told_ns: if is_start { now_ns } else { self.looked_ns },
                 event_ns: None,
             };
             self.cgroups.insert(key, cgroup);
@@ -188,6 +192,7 @@ impl<C: Counted> Sampler<C> {
         let mut events = Vec::new();
         self.follow(living, now_ns, &mut events);
         self.look(living);
+        self.looked_ns = now_ns;
         let version = self.controller.version;
         let kept = self.cgroups.values().filter(|cgroup| cgroup.files.is_some()).count();
         let mut room = self.room.saturating_sub(kept);

@@ -55,7 +55,8 @@ pub(super) fn plan(
         return Err(Unsupported { feature, min_kernel: None });
     }
     let strategy = Some(Strategy { name: "file", programs: Vec::new() });
-    let hook = Hook { name: file, strategy, required: false, gives, lost: None, why: None };
+    let lost = Some("what a cgroup counts in its last second: its files go with it");
+    let hook = Hook { name: file, strategy, required: false, gives, lost, why: None };
     Ok(ProbePlan { hooks: vec![hook], ..ProbePlan::default() })
 }
 

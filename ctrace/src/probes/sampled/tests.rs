@@ -123,7 +123,7 @@ fn a_new_cgroup_counts_from_its_beginning_and_to_its_end() {
     assert_eq!(tick(&mut sampler, &mut tree, 2), []);
     // Its runtime writes the limit a moment later.
     write("/new", true, 5);
-    assert_eq!(tick(&mut sampler, &mut tree, 3), [(7, 5, 1)]);
+    assert_eq!(tick(&mut sampler, &mut tree, 3), [(7, 5, 2)]);
     write("/new", true, 9);
     assert_eq!(tick(&mut sampler, &mut tree, 4), []);
     tree.set(&[]);
