@@ -39,9 +39,9 @@ mod runq;
 mod runtimes;
 mod seccomp;
 mod seccomp_containers;
+mod seccomp_others;
 mod stream;
 mod verifier;
-mod seccomp_others;
 
 /// A mebibyte.
 const MIB: u64 = 1 << 20;

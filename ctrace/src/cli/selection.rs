@@ -5,6 +5,7 @@ use wildmatch::WildMatch;
 use crate::filter::Filter;
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Whose events")]
 pub struct Selection {
     /// Only this pod: its name or UID (repeatable)
     #[arg(long, value_name = "NAME|UID")]

@@ -37,70 +37,70 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     exclude: Vec<String>,
     /// Show waits for a CPU of at least this time
-    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "20ms", value_parser = plan::parse_duration)]
     runq_slower: Duration,
     /// Show tasks that are blocked for at least this time
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "1s", value_parser = plan::parse_duration)]
     blocked_slower: Duration,
     /// Only this container: its name, or the start of its id (repeatable)
-    #[arg(long, value_name = "NAME|ID")]
+    #[arg(help_heading = "Whose events", long, value_name = "NAME|ID")]
     container: Vec<String>,
     #[command(flatten)]
     selection: Selection,
     /// Only this process, by its id on the host (repeatable)
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = "Whose events", long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Vec<u32>,
     /// Only this cgroup and those below it: /system.slice/ssh.service (repeatable)
-    #[arg(long, value_name = "PATH", value_parser = plan::parse_cgroup)]
+    #[arg(help_heading = "Whose events", long, value_name = "PATH", value_parser = plan::parse_cgroup)]
     cgroup: Vec<String>,
     /// Only events whose fields, as JSON has them, are so: 'exit.code != 0', 'oom.limit_bytes > 1GiB
     /// && process.comm ~ "java*"' (repeatable: all must hold)
-    #[arg(long = "where", value_name = "EXPR", value_parser = Condition::parse)]
+    #[arg(help_heading = "Whose events", long = "where", value_name = "EXPR", value_parser = Condition::parse)]
     conditions: Vec<Condition>,
     /// Wait for a --container that does not exist yet
-    #[arg(long)]
+    #[arg(help_heading = "Whose events", long)]
     wait: bool,
     /// Ask the runtimes at their sockets for what they keep on no disk: pod labels, podman's
     /// labels. Events never wait for it
-    #[arg(long)]
+    #[arg(help_heading = "Whose events", long)]
     enrich: bool,
     /// Ask at this socket: cri:PATH, docker:PATH or podman:PATH (repeatable)
-    #[arg(long, value_name = "SOCKET", value_parser = Socket::parse)]
+    #[arg(help_heading = "Whose events", long, value_name = "SOCKET", value_parser = Socket::parse)]
     enrich_socket: Vec<Socket>,
     /// How denials by seccomp that return an error are seen where functions cannot be hooked: by
     /// pairing the entry and exit of every system call, which costs some ns each. off: not at all.
     /// on: by pairing even where there is a better way
-    #[arg(long, value_enum, default_value_t = Pairing::Auto, value_name = "HOW")]
+    #[arg(help_heading = "Thresholds and costs", long, value_enum, default_value_t = Pairing::Auto, value_name = "HOW")]
     seccomp_pairing: Pairing,
     /// Show each denial by seccomp; if absent, those alike are counted and shown once a second
-    #[arg(long)]
+    #[arg(help_heading = "Thresholds and costs", long)]
     no_fold: bool,
     /// Block I/O that takes so long or longer is an event
-    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "50ms", value_parser = plan::parse_duration)]
     block_slower: Duration,
     /// End after this time, for example 10s, 5m
-    #[arg(long, value_name = "TIME", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "End", long, value_name = "TIME", value_parser = plan::parse_duration)]
     duration: Option<Duration>,
     /// End after so many events
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(help_heading = "End", short = 'n', long, value_name = "N")]
     count: Option<NonZeroU64>,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    #[arg(help_heading = "Output", short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
     /// In text, what is known of each event, indented below its line
-    #[arg(short, long)]
+    #[arg(help_heading = "Output", short, long)]
     verbose: bool,
     /// When to colour the text
-    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    #[arg(help_heading = "Output", long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     color: Colour,
     /// Size of the ring for rare events: a power of two
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
+    #[arg(help_heading = "Buffers", long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
     rare_ring_size: u32,
     /// Size of the ring for cgroups and processes that come and go: a power of two
-    #[arg(long, value_name = "BYTES", default_value = "512K", value_parser = plan::parse_ring_size)]
+    #[arg(help_heading = "Buffers", long, value_name = "BYTES", default_value = "512K", value_parser = plan::parse_ring_size)]
     lifecycle_ring_size: u32,
     /// Size of the ring for frequent events: a power of two
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
+    #[arg(help_heading = "Buffers", long, value_name = "BYTES", default_value = "1M", value_parser = plan::parse_ring_size)]
     bulk_ring_size: u32,
 }
 
@@ -114,12 +114,13 @@ fn after_help() -> String {
 }
 
 const NOTES: &str = "\
-Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender. A
-container that starts later and fits is seen from its first event.
+Of one kind of filter one must fit, of different kinds all; of a signal, its victim or its sender.
+A container that starts later and fits is seen from its first event.
 
---where compares fields by == != < <= > >= and ~ (a glob), with && || ! and parentheses. Sizes may be in
-KiB, MiB, GiB, times in us, ms, s, text in quotes. What is null or of another type of event fits nothing,
-also by !=; of a list one element that fits is enough. docs/events.schema.json has all fields.
+--where compares fields by == != < <= > >= and ~ (a glob), with && || ! and parentheses. Sizes may
+be in KiB, MiB, GiB, times in us, ms, s, text in quotes. What is null or of another type of event
+fits nothing, also by !=; of a list one element that fits is enough. docs/events.schema.json has all
+fields.
 
 On standard error, `attached: …` says that every hook is in place, `missing: …` what this host
 refuses and what stands in for it. At the end a summary says what was seen and lost, and then, with

@@ -253,6 +253,8 @@ pub fn by_name(name: &str) -> Option<&'static dyn Probe> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -272,5 +274,27 @@ mod tests {
             let first = PROBES.iter().position(|other| other.name() == probe.name());
             assert_eq!(first, Some(index), "{}", probe.name());
         }
+    }
+
+    /// README's table of families is this one; `CTRACE_UPDATE=1 cargo test` writes it anew.
+    #[test]
+    fn the_readme_lists_the_probes() {
+        let mut table = String::from("| `--events` | event | what it says |\n|---|---|---|\n");
+        for probe in PROBES {
+            let only = if probe.by_default() { "" } else { "; only if named" };
+            let (name, events, doc) = (probe.name(), probe.events().join("`, `"), probe.doc());
+            writeln!(table, "| `{name}` | `{events}` | {doc}{only} |").expect("a String takes all");
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(path).expect("there is a README");
+        let (begin, end) = ("<!-- families: generated -->\n", "<!-- families end -->");
+        let (before, rest) = readme.split_once(begin).expect("the table's begin");
+        let (listed, after) = rest.split_once(end).expect("the table's end");
+        if std::env::var_os("CTRACE_UPDATE").is_some() {
+            let made = format!("{before}{begin}{table}{end}{after}");
+            std::fs::write(path, made).expect("README can be written");
+            return;
+        }
+        assert!(listed == table, "README's families are stale: CTRACE_UPDATE=1 cargo test");
     }
 }
