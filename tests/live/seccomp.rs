@@ -5,12 +5,11 @@ use std::os::unix::process::ExitStatusExt;
 
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::case;
+use ctrace_tests::denials::{Denial, denial, denials, of_program, watch};
 use ctrace_tests::event::Event;
 use ctrace_tests::facts::{patience, program as installed};
 use ctrace_tests::oom_check::equal;
-use ctrace_tests::seccomp::{
-    Denial, Manner, Program, Ran, Results, become_program, denial, denials, of_program, ret, watch,
-};
+use ctrace_tests::seccomp::{Manner, Program, Ran, Results, become_program, ret};
 use ctrace_tests::watch::{Ended, Watch};
 
 /// The test that is every program.

@@ -6,14 +6,13 @@ use std::fs;
 use anyhow::{Result, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::command::Finished;
+use ctrace_tests::denials::{Denial, denial, denials, of_program, watch};
 use ctrace_tests::docker;
 use ctrace_tests::event::Event;
 use ctrace_tests::facts::patience;
 use ctrace_tests::names::TempDir;
 use ctrace_tests::oom_check::equal;
-use ctrace_tests::seccomp::{
-    Denial, Manner, Program, Results, denial, denials, of_program, results, watch,
-};
+use ctrace_tests::seccomp::{Manner, Program, Results, results};
 use serde_json::json;
 
 use crate::seccomp::{

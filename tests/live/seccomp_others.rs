@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Result, ensure};
 use ctrace_tests::case::{cannot, case};
+use ctrace_tests::denials::{denial, denials, watch};
 use ctrace_tests::facts::kernel_at_least;
 use ctrace_tests::oom_check::equal;
-use ctrace_tests::seccomp::{denial, denials, install, ret, watch};
+use ctrace_tests::seccomp::{install, install_with_listener, ret};
 
 use crate::seccomp::{GETPGRP, GETPPID, GETPRIORITY, SCHED_GETPARAM};
 
@@ -193,7 +194,7 @@ fn answered_by_a_supervisor() {
             let watch = watch(&[])?;
             let (name, supervisor) = (name("notif"), name("super"));
             let child = fork(&supervisor, || {
-                let listener = ctrace_tests::seccomp::install_with_listener(&[
+                let listener = install_with_listener(&[
                     (GETPPID, USER_NOTIF),
                     (GETPGRP, USER_NOTIF),
                     (GETPRIORITY, USER_NOTIF),

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod cleanup;
 pub mod command;
 pub mod daemon;
+pub mod denials;
 pub mod docker;
 pub mod engine;
 pub mod event;

@@ -64,10 +64,7 @@ pub fn seccomp_sys_enter(_ctx: RawTracePointContext) -> i32 {
 /// `sys_exit(regs, ret)`: of every call, also of one that never began.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn seccomp_sys_exit(ctx: RawTracePointContext) -> i32 {
-    let Some(place) = threads::place(bpf_get_current_pid_tgid() as u32) else { return 0 };
-    // SAFETY: the byte is the current thread's: nobody else changes it now.
-    let before = unsafe { *place };
-    unsafe { *place = State::OUTSIDE };
+    let before = threads::replace(bpf_get_current_pid_tgid() as u32, State::OUTSIDE);
     if before == State::INSIDE {
         return 0;
     }
@@ -122,19 +119,12 @@ pub fn secure_computing_of_none(ctx: FExitContext) -> i32 {
 /// The filters have judged: 0, the call may be made, or -1.
 #[inline(always)]
 fn computed(result: i32) -> i32 {
-    let Some(place) = threads::place(bpf_get_current_pid_tgid() as u32) else { return 0 };
-    // SAFETY: the byte is the current thread's: nobody else changes it now.
-    let before = unsafe { *place };
-    if result == 0 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    match (result, threads::get(tid)) {
         // A thread that makes calls has left its signal behind.
-        if before == State::SIGNALLED {
-            unsafe { *place = State::OUTSIDE };
-        }
-        return 0;
-    }
-    match before {
-        State::TRAPPED => unsafe { *place = State::SIGNALLED },
-        State::KILLED => {}
+        (0, State::SIGNALLED) => threads::set(tid, State::OUTSIDE),
+        (0, _) | (_, State::KILLED) => {}
+        (_, State::TRAPPED) => threads::set(tid, State::SIGNALLED),
         _ => return computed_refusal(0),
     }
     0
@@ -244,6 +234,7 @@ pub fn seccomp_process_exit(_ctx: RawTracePointContext) -> i32 {
 static ENDED: LruHashMap<u32, Ended> = LruHashMap::with_max_entries(1 << 10, 0);
 
 /// Remembers the process that ends. A global function, for the verifier.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would not fit the stack")]
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn remember(_unused: u64) -> i32 {

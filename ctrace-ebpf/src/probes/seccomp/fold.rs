@@ -51,6 +51,7 @@ pub struct Denial<'a> {
 }
 
 /// Sends a denial, or counts it.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "copies would not fit the stack")]
 #[inline(always)]
 pub fn report(denial: &Denial) {
     let Denial { current, nr, data, flags, action, via } = *denial;

@@ -36,7 +36,7 @@ static THREADS: Array<[u8; LINE]> = Array::with_max_entries(LINES, 0);
 
 /// The thread's byte.
 #[inline(always)]
-pub fn place(tid: u32) -> Option<*mut u8> {
+fn place(tid: u32) -> Option<*mut u8> {
     let line = THREADS.get_ptr_mut(tid % LINES)?;
     // SAFETY: inside the line.
     Some(unsafe { line.cast::<u8>().add((tid / LINES) as usize % LINE) })
@@ -54,4 +54,12 @@ pub fn set(tid: u32, state: u8) {
         // SAFETY: a byte of the map.
         unsafe { *place = state };
     }
+}
+
+/// Sets the state; the one before.
+#[inline(always)]
+pub fn replace(tid: u32, state: u8) -> u8 {
+    let Some(place) = place(tid) else { return State::UNKNOWN };
+    // SAFETY: a byte of the map, which nobody else changes while the thread runs the program.
+    unsafe { place.replace(state) }
 }
