@@ -5,8 +5,10 @@
 
 mod bare;
 mod block;
+mod block_events;
 mod block_owner;
 mod blocked;
+mod block_peers;
 mod churn;
 mod cli;
 mod containerd;

@@ -1,6 +1,8 @@
 # Runs in the guest as root: sh guest.sh COMMAND. Connects the command with the host, gives it the
 # mounts that containers need, and hands its exit code over.
 modprobe -q virtio_console
+# The disk that tests may write to.
+modprobe -q virtio_blk
 
 # The device of a port. The host announces ports one by one after the driver is loaded, and the
 # kernel says so on its netlink socket, for which no shell has an ear: look until it is there.
