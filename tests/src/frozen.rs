@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::case::cannot;
 use crate::command::run;
 use crate::facts::program;
 use crate::names::TempDir;
@@ -24,6 +25,11 @@ pub struct FileSystem {
 
 impl FileSystem {
     pub fn new() -> Result<Self> {
+        // Built as a module in some kernels.
+        if !Path::new("/dev/loop-control").exists() {
+            run(Command::new(program("modprobe")?).arg("loop"))
+                .map_err(|_| cannot("no loop devices"))?;
+        }
         let directory = TempDir::new("frozen")?;
         let (image, at) = (directory.path().join("image"), directory.path().join("mnt"));
         File::create(&image)?.set_len(64 << 20)?;

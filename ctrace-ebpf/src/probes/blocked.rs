@@ -61,8 +61,9 @@ extern "C" fn blocked_tasks(ctx: *const c_void) -> i32 {
     if state & UNINTERRUPTIBLE == 0 || state & NOLOAD != 0 {
         return 0;
     }
-    // It has set its state, but runs on; or it was preempted before it slept.
-    if typed.read::<u32>(global!(SCHED_OFFSETS, task_on_cpu)) != 0 || is_waiting_for_cpu(typed) {
+    // It has set its state, but runs on; or it was preempted before it slept. The members are an int
+    // in some kernels and a byte in others: 0 to 2.
+    if typed.read::<u8>(global!(SCHED_OFFSETS, task_on_cpu)) != 0 || is_waiting_for_cpu(typed) {
         return 0;
     }
     if typed.read::<u32>(global!(TASK_OFFSETS, flags)) & FROZEN != 0 {
@@ -106,7 +107,7 @@ extern "C" fn blocked_tasks(ctx: *const c_void) -> i32 {
 /// for a while.
 #[inline(always)]
 fn is_waiting_for_cpu(task: Typed) -> bool {
-    let queued = task.read::<u32>(global!(SCHED_OFFSETS, task_on_rq)) != 0;
+    let queued = task.read::<u8>(global!(SCHED_OFFSETS, task_on_rq)) != 0;
     let delayed = global!(SCHED_OFFSETS, task_sched_delayed);
     let sleeps = delayed != MISSING && task.read::<u8>(delayed) != 0;
     queued && !sleeps

@@ -48,22 +48,21 @@ impl Probe for Runq {
             hierarchy_v1: facts.cgroups.identity_v1().map_or(0, |(hierarchy, _)| hierarchy.id),
             reserved: 0,
         };
-        let hook = |name, (program, tracepoint), required, gives| {
+        // Where the kernel refuses a program, other probes are to run all the same.
+        let hook = |name, (program, tracepoint), gives| {
             let program = Program { name: program, attach: Attach::BtfTracepoint(tracepoint) };
             let strategy = Some(Strategy { name: "tp_btf", programs: vec![program] });
-            Hook { name, strategy, required, gives, lost: None, why: None }
+            Hook { name, strategy, required: false, gives, lost: None, why: None }
         };
         let mut hooks = vec![hook(
             "sched:sched_switch",
             ("runq_switch", "sched_switch"),
-            true,
             "how long tasks wait for a CPU",
         )];
         if offsets.task_sched_delayed != MISSING {
             hooks.push(hook(
                 "sched:sched_migrate_task",
                 ("runq_migrate", "sched_migrate_task"),
-                false,
                 "sleep told from waiting where a sleeping task is moved to another CPU",
             ));
         }
