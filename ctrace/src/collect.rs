@@ -76,10 +76,10 @@ impl Losses {
         Self { drops, seen: [0; Kind::SLOTS as usize] }
     }
 
-    /// What the kernel could not put into its rings since the last call, by kind.
-    pub fn take(&mut self) -> Vec<Lost> {
+    /// What the kernel could not put into a ring since the last call, by kind.
+    pub fn take(&mut self, ring: Ring) -> Vec<Lost> {
         let mut losses = Vec::new();
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.ring() == ring) {
             // A map that the object itself made cannot fail to be read.
             let Ok(by_cpu) = self.drops.get(&(kind as u32), 0) else { continue };
             let total: u64 = by_cpu.iter().sum();
@@ -94,6 +94,46 @@ impl Losses {
             }
         }
         losses
+    }
+}
+
+/// Losses of a ring that are not shown yet: what was in the ring when they were counted comes before
+/// the gap.
+#[derive(Debug, Default)]
+pub struct Gap {
+    losses: Vec<Lost>,
+    /// When they were counted, nanoseconds since boot.
+    counted_ns: u64,
+}
+
+impl Gap {
+    /// After a batch was taken out of the ring: the losses that are to be shown now. `count` gives
+    /// those since it was last called, which it is not while others wait: in a flood their turn would
+    /// never come. `last_ns`: when the batch's last record was made; `now_ns`: since boot.
+    pub fn after(
+        &mut self,
+        is_empty: bool,
+        last_ns: u64,
+        now_ns: u64,
+        count: impl FnOnce() -> Vec<Lost>,
+    ) -> Vec<Lost> {
+        let is_passed = is_empty || last_ns >= self.counted_ns;
+        if !is_passed && !self.losses.is_empty() {
+            return Vec::new();
+        }
+        let mut shown = std::mem::take(&mut self.losses);
+        if is_empty {
+            shown.extend(count());
+        } else {
+            self.losses = count();
+            self.counted_ns = now_ns;
+        }
+        shown
+    }
+
+    /// All that is not shown yet.
+    pub fn take(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.losses)
     }
 }
 
@@ -222,6 +262,26 @@ mod tests {
         let expected = [(key(1), Place::DENIED), (key(2), Place::DENIED | Place::TELLS)];
         assert_eq!(denied.take(), expected.into_iter().collect());
         assert_eq!(denied.take(), FxHashMap::default());
+    }
+
+    #[test]
+    fn a_gap_is_shown_behind_what_was_in_the_ring() {
+        let lost = |count| vec![Lost { ring: "bulk", kind: "exit", count }];
+        let none = Vec::new;
+        let never = || panic!("others wait");
+        let mut gap = Gap::default();
+        // More is in the ring, and was there when the loss was counted.
+        assert_eq!(gap.after(false, 100, 200, || lost(3)), []);
+        assert_eq!(gap.after(false, 150, 300, never), []);
+        // A flood: there are always new ones.
+        assert_eq!(gap.after(false, 200, 400, || lost(4)), lost(3));
+        assert_eq!(gap.after(false, 399, 500, never), []);
+        assert_eq!(gap.after(false, 400, 600, none), lost(4));
+        assert_eq!(gap.after(false, 410, 700, || lost(5)), []);
+        assert_eq!(gap.after(true, 420, 800, || lost(6)), [lost(5), lost(6)].concat());
+        assert_eq!(gap.after(true, 0, 900, none), []);
+        assert_eq!(gap.after(false, 850, 1000, || lost(7)), []);
+        assert_eq!((gap.take(), gap.take()), (lost(7), vec![]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use ctrace_common::Kind;
+use ctrace_common::{Kind, Ring};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     attribute::{Attributor, CgroupFs},
-    collect::{self, Losses, Totals},
+    collect::{self, Gap, Losses, Totals},
     enrich::{self, Enricher},
     event::{Container, Event, Lost, Payload, Subject},
     filter::Filter,
@@ -119,6 +119,8 @@ pub async fn run(
         filter,
         sender: sender.clone(),
         losses: Losses::new(drops),
+        rare_gap: Gap::default(),
+        bulk_gap: Gap::default(),
         totals,
         turnover: 0,
         verdicts: Verdicts::default(),
@@ -186,6 +188,7 @@ pub async fn run(
     // What happened before the end belongs to it.
     router.drain_all(rare.get_mut(), None);
     router.drain_all(bulk.get_mut(), Some(rare.get_mut()));
+    router.show_gaps();
     router.tick(true);
     router.release(true);
     router.report_unjudged();
@@ -252,6 +255,8 @@ struct Router {
     filter: Filter,
     sender: mpsc::Sender<Event>,
     losses: Losses,
+    rare_gap: Gap,
+    bulk_gap: Gap,
     totals: Totals,
     /// [`Living::generation`] when the totals of what is gone were taken out.
     turnover: u64,
@@ -273,7 +278,7 @@ struct Router {
 
 impl Router {
     /// Takes a batch out of a ring; returns the time that the ring is drained to, and whether it is
-    /// empty. What the ends of processes are judged by is in the ring `rare`, where it is another.
+    /// empty. What the ends of processes are judged by is in the ring `rare`; absent: that is the ring.
     fn drain(
         &mut self,
         ring: &mut RingBuf<MapData>,
@@ -288,8 +293,14 @@ impl Router {
             }
             self.record(kind, record);
         });
-        for lost in self.losses.take() {
+        let which = if rare.is_some() { Ring::Bulk } else { Ring::Rare };
+        for lost in self.losses.take(Ring::Lifecycle) {
             self.is_tree_lossy |= collect::is_of_cgroups(&lost);
+            self.lost(lost);
+        }
+        let gap = if which == Ring::Rare { &mut self.rare_gap } else { &mut self.bulk_gap };
+        let losses = &mut self.losses;
+        for lost in gap.after(is_empty, last, clock::boot_now(), || losses.take(which)) {
             self.lost(lost);
         }
         (if is_empty { begun } else { last.saturating_sub(DISORDER_NS) }, is_empty)
@@ -419,6 +430,14 @@ impl Router {
             }
         }
         self.summary.totals_lost = totals.lost();
+    }
+
+    /// Shows the losses that are left at the end.
+    fn show_gaps(&mut self) {
+        let Self { rare_gap, bulk_gap, losses, .. } = self;
+        let counted = [Ring::Rare, Ring::Bulk].map(|ring| losses.take(ring));
+        let left = [rare_gap.take(), bulk_gap.take()].into_iter().chain(counted);
+        left.flatten().collect::<Vec<_>>().into_iter().for_each(|lost| self.lost(lost));
     }
 
     fn lost(&mut self, lost: Lost) {

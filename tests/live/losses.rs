@@ -2,6 +2,7 @@
 //! is where it is said to be. Of the rare ring and the lifecycle ring see `churn` and
 //! `lifecycle_loss`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -9,10 +10,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::patience;
+use ctrace_tests::facts::{ctrace, patience};
 use ctrace_tests::names::TempDir;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::Watch;
+
+use crate::cli::kill_one;
 
 /// Programs that the process becomes while ctrace runs, is stopped, and runs again.
 const STAGES: [u64; 3] = [20, 400, 20];
@@ -146,5 +149,39 @@ fn none_where_the_ring_is_large_enough() {
         equal("execs seen", seen, (1..=at).collect::<Vec<_>>())?;
         let ended = watch.stop()?;
         equal("lost", ended.events.iter().filter(|event| event.is("lost")).count(), 0)
+    });
+}
+
+#[test]
+fn rare_events_survive_a_flood_of_others() {
+    case("OOM kills before, in and after a flood that fills the bulk ring: none is lost", || {
+        const KILLS: usize = 4;
+        let mut counter = Counter::start()?;
+        let mut command = Command::new(ctrace()?);
+        command.args(["watch", "--events", "oom,exec,exit", "-o", "json"]);
+        command.args(["--bulk-ring-size", "4096"]);
+        let watch = Watch::start(command)?.attached()?;
+        let stopped = watch.stop_for_now()?;
+        let mut at = 0;
+        let mut victims = Vec::new();
+        for stage in [STAGES[0], STAGES[1]] {
+            victims.extend((0..KILLS).map(|_| kill_one()).collect::<Result<Vec<_>>>()?);
+            counter.go()?;
+            at += stage;
+            counter.arrives(at)?;
+        }
+        victims.extend((0..KILLS).map(|_| kill_one()).collect::<Result<Vec<_>>>()?);
+        stopped.go_on()?;
+        for pid in &victims {
+            watch.oom_kill(*pid)?;
+        }
+        let ended = watch.stop()?;
+        let mut by_ring = BTreeMap::new();
+        for event in ended.events.iter().filter(|event| event.is("lost")) {
+            *by_ring.entry(event.str("/lost/ring")?).or_insert(0) += event.lost(None)?;
+        }
+        println!("  victims {}, lost by ring {by_ring:?}", victims.len());
+        ensure!(by_ring.contains_key("bulk"), "the bulk ring held all: the test forced no loss");
+        equal("lost in the rare ring", by_ring.get("rare"), None)
     });
 }

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use ctrace_common::{Kind, event::cgroup::CgroupChange};
+use ctrace_common::{Kind, Ring, event::cgroup::CgroupChange};
 use tokio::time::Instant;
 use zerocopy::FromBytes;
 
@@ -100,7 +100,7 @@ impl Follower {
         for change in changes {
             turns.change(attributor, change, now, &mut happenings);
         }
-        let mut lost = losses.take();
+        let mut lost = losses.take(Ring::Lifecycle);
         lost.retain(collect::is_of_cgroups);
         if !lost.is_empty() {
             happenings.extend(lost.into_iter().map(Happening::Lost));
