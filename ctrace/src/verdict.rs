@@ -13,8 +13,8 @@ use std::hash::Hash;
 use rustc_hash::FxHashMap;
 
 use crate::event::{
-    Cause, CauseKind, Deadliness, Exit, Oom, OomCause, Payload, Signal, SignalCause, SignalVia,
-    Subject, Via,
+    Cause, CauseKind, Deadliness, Exit, Oom, OomCause, Payload, SeccompAction, Signal, SignalCause,
+    SignalVia, Subject, Via,
 };
 
 #[cfg(test)]
@@ -69,6 +69,8 @@ struct Seen {
     /// Those that end it, as they came, and the last that asked it to end.
     signals: Vec<Noted>,
     oom: Option<OomCause>,
+    /// The system call that a seccomp filter ended it for.
+    refused: Option<&'static str>,
 }
 
 struct Noted {
@@ -84,6 +86,12 @@ impl Verdicts {
         match payload {
             Payload::OomKill(oom) => self.note_oom(subject, oom, time_ns),
             Payload::Signal(signal) => self.note_signal(subject, signal, time_ns),
+            Payload::Seccomp(seccomp)
+                if seccomp.action.is_kill() || seccomp.action == SeccompAction::Trap =>
+            {
+                let seen = self.processes.entry(key(subject), MAX_PROCESSES);
+                seen.refused = seccomp.syscall;
+            }
             _ => {}
         }
     }
@@ -193,6 +201,7 @@ impl Verdicts {
         exit.cause = Some(Box::new(Cause {
             kind,
             oom: oom.cloned(),
+            syscall: seen.filter(|_| kind == CauseKind::Seccomp).and_then(|seen| seen.refused),
             by_runtime: noted.is_some_and(|noted| noted.by_runtime),
             signal,
         }));
@@ -223,6 +232,7 @@ fn of_own_accord(signals: &[Noted], time_ns: u64) -> Cause {
     Cause {
         kind: CauseKind::Exit,
         oom: None,
+        syscall: None,
         by_runtime: asked.is_some_and(|asked| asked.by_runtime),
         signal: asked.map(|asked| cause_of(asked, time_ns)),
     }

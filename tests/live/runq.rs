@@ -221,7 +221,8 @@ fn a_quota_is_told_apart() {
         let engine = docker::shared()?;
         let container = engine.start(&["--cpus", "0.1"], &["/bin/sh", "-c", BUSY])?;
         let pid = container.pid()?;
-        let watch = watch("runq", &["--runq-slower", "30ms", "--container", &container.name])?;
+        let others = watch("runq", &["--runq-slower", "30ms", "--container", &container.name])?;
+        let watch = watch("runq:all", &["--container", &container.name])?;
         let is_throttled = |event: &&Event| event.get("/sched/throttled") == Some(&true.into());
         let events = watch.events(patience(20), "throttled waits", |events| {
             events.iter().filter(|event| event.is_of(pid)).filter(is_throttled).count() >= 5
@@ -233,6 +234,9 @@ fn a_quota_is_told_apart() {
             of_hog.iter().copied().filter(|event| is_throttled(event)).count()
         );
         watch.stop()?;
+        // The family throttle tells of them.
+        let shown = others.stop()?.events;
+        equal("throttled waits by default", shown.iter().filter(is_throttled).count(), 0)?;
         match signal(pid, Signal::Kill) {
             Ok(()) => equal("exit code", container.wait()?, 137),
             Err(error) => bail!(error),

@@ -73,7 +73,7 @@ fn text_and_summary() {
             let engine = docker::shared()?;
             let (reader, writer) = std::io::pipe()?;
             let mut command = Command::new(ctrace()?);
-            command.args(["watch", "--events", "exec,exit"]);
+            command.args(["watch", "--events", "exec,exit:all"]);
             let watch = Watch::start_into(command, Stdio::from(writer))?.attached()?;
             let name = unique("text");
             let marked = marked::command(&name, 2);

@@ -133,23 +133,27 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
     } else if let Some(since) = grown(mark, waited, before.waited) {
         delay = since;
     }
-    count(next, delay);
-    if delay < global!(RUNQ_SETTINGS, slower_ns) {
+    let preempted = grown(mark, slept, before.slept).map(|times| times == 0);
+    let same_queue = before.cfs_rq == cfs_rq.address();
+    let throttled = grown(mark, throttled, before.throttled).filter(|_| same_queue);
+    // Else it may have been while the task slept.
+    let is_throttled = throttled.is_some_and(|more| more != 0) && preempted == Some(true);
+    // What a quota takes is told by `cpu.stat`, and is no wait for a CPU.
+    if !is_throttled {
+        count(next, delay);
+    }
+    let slower = global!(RUNQ_SETTINGS, slower_ns);
+    if delay < slower || (is_throttled && slower != 0) {
         return 0;
     }
     let mut flags = 0;
-    let preempted = grown(mark, slept, before.slept).map(|times| times == 0);
     if let Some(preempted) = preempted {
         flags |= RunqDelay::HAS_PREEMPTED | (preempted as u32 * RunqDelay::PREEMPTED);
     }
-    let same_queue = before.cfs_rq == cfs_rq.address();
-    match grown(mark, throttled, before.throttled).filter(|_| same_queue) {
-        Some(0) => flags |= RunqDelay::HAS_THROTTLED,
-        // Else it may have been while the task slept.
-        Some(_) if preempted == Some(true) => {
-            flags |= RunqDelay::HAS_THROTTLED | RunqDelay::THROTTLED;
-        }
-        _ => {}
+    if is_throttled {
+        flags |= RunqDelay::HAS_THROTTLED | RunqDelay::THROTTLED;
+    } else if throttled == Some(0) {
+        flags |= RunqDelay::HAS_THROTTLED;
     }
     send(Address(ctx.arg::<*const u8>(1) as u64), Address(next.address()), delay, flags)
 }

@@ -84,6 +84,8 @@ pub struct Cause {
     pub kind: CauseKind,
     pub oom: Option<OomCause>,
     pub signal: Option<SignalCause>,
+    /// The system call that a seccomp filter ended it for.
+    pub syscall: Option<&'static str>,
     /// The sender is a container runtime's.
     pub by_runtime: bool,
 }
@@ -145,6 +147,13 @@ impl Cause {
             },
         },
         Field {
+            name: "syscall",
+            ty: Type::Text,
+            doc: "With kind seccomp: the system call; null: not known, as where the family seccomp is \
+                  not watched",
+            get: |cause| cause.syscall.into(),
+        },
+        Field {
             name: "address",
             ty: Type::Text,
             doc: "Where the fault was, hexadecimal",
@@ -182,6 +191,9 @@ impl Cause {
             (CauseKind::Oom, _, Some(oom)) => format!("the OOM killer ({})", oom.why),
             (CauseKind::Oom, _, None) => "the OOM killer".to_owned(),
             (CauseKind::Signal, Some(signal), _) => self.origin(signal),
+            (CauseKind::Seccomp, ..) if let Some(name) = self.syscall => {
+                format!("a seccomp filter refused {name}")
+            }
             (CauseKind::Seccomp, Some(SignalCause { syscall: Some(number), .. }), _) => {
                 format!("a seccomp filter refused system call {number}")
             }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::event::{Attribution, Constraint, Container, Process};
+use crate::event::{Attribution, Constraint, Container, Process, Seccomp};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -63,6 +63,23 @@ impl Scene {
         let constraint = Some(Constraint::Global);
         let oom = Oom { id: 5, constraint, ..Oom::default() };
         self.verdicts.note(victim, &Payload::OomKill(Box::new(oom)), self.now);
+        self
+    }
+
+    fn denial(&mut self, action: SeccompAction) -> &mut Self {
+        let denial = Seccomp {
+            syscall: Some("keyctl"),
+            syscall_nr: 250,
+            arch: Some("x86_64"),
+            args: Vec::new(),
+            action,
+            errno: None,
+            data: None,
+            count: 1,
+            several_processes: false,
+            via: "signal",
+        };
+        self.verdicts.note(&self.victim, &Payload::Seccomp(denial), self.now);
         self
     }
 
@@ -221,6 +238,15 @@ fn seccomp() {
     let refused = Signal { syscall: Some(101), ..signal(31, SignalVia::Seccomp, None) };
     let cause = Scene::new().signal(refused).cause(31 | 0x80);
     assert_eq!(cause.text(), "a seccomp filter refused system call 101");
+    for (action, text) in [
+        (SeccompAction::KillThread, "a seccomp filter refused keyctl"),
+        (SeccompAction::Trap, "a seccomp filter refused keyctl"),
+        (SeccompAction::Errno, "a seccomp filter"),
+    ] {
+        assert_eq!(Scene::new().denial(action).cause(31).text(), text, "{action:?}");
+    }
+    let by_itself = Scene::new().denial(SeccompAction::Trap).cause(1 << 8);
+    assert_eq!((by_itself.kind, by_itself.syscall), (CauseKind::Exit, None), "it handled the trap");
     let thread = Scene::new().cause(31);
     assert_eq!((thread.kind, thread.text().as_str()), (CauseKind::Seccomp, "a seccomp filter"));
     let sent = Scene::new().signal(signal(31, SignalVia::Process, bash())).cause(31);
