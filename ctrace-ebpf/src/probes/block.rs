@@ -109,6 +109,7 @@ fn bio_queued(_ctx: &RawTracePointContext, bio: Address) {
     let Some(place) = pending::insert(bio.0) else { return };
     let head = Head::of(bio);
     let (sector, bytes) = extent(&head);
+    let op_flags = head.read(global!(BLOCK_OFFSETS, bio_opf));
     // SAFETY: the place is this bio's. The helpers write COMM_LEN bytes, or take nothing.
     unsafe {
         let pid_tgid = bpf_get_current_pid_tgid();
@@ -122,7 +123,7 @@ fn bio_queued(_ctx: &RawTracePointContext, bio: Address) {
             bytes,
             tgid: (pid_tgid >> 32) as u32,
             tid: pid_tgid as u32,
-            op_flags: head.read(global!(BLOCK_OFFSETS, bio_opf)),
+            op_flags,
             flags: 0,
             status: 0,
             reserved: 0,

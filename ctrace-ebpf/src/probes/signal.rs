@@ -161,7 +161,7 @@ fn origin(info: u64, running: Task, victim: Task) -> (i32, u32) {
         _ => {
             let code: i32 = Address(info).read(global!(SIGNAL_OFFSETS, info_code));
             let is_sent = matches!(code, SI_USER | SI_QUEUE | SI_TKILL | SI_MESGQ);
-            (code, is_sent as u32 * Signal::HAS_SENDER | leaving)
+            (code, (is_sent as u32 * Signal::HAS_SENDER) | leaving)
         }
     }
 }

@@ -34,7 +34,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Watch(watch::Args),
+    Watch(Box<watch::Args>),
     Containers(containers::Args),
     Check(check::Args),
     /// Prints a shell's completions, for example: ctrace completions bash >
@@ -51,7 +51,7 @@ impl Cli {
     /// With [`Usage`] where the arguments do not fit the host, else where the command failed.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
-            Command::Watch(args) => watch::run(args),
+            Command::Watch(args) => watch::run(*args),
             Command::Containers(args) => containers::run(args),
             Command::Check(args) => check::run(args),
             Command::Completions { shell } => {

@@ -83,6 +83,7 @@ pub fn find(key: u64) -> Option<*mut Pending> {
     let slot = slot_of(key)?;
     // SAFETY: the map's memory stays; other CPUs write it too.
     match unsafe { ptr::read_volatile(&raw const (*slot).key) } {
+        // SAFETY: the map's memory stays.
         found if found == key => Some(unsafe { &raw mut (*slot).pending }),
         _ => OVERFLOW.get_ptr_mut(key),
     }
