@@ -243,7 +243,7 @@ fn write_turn(
             let payload = Payload::Lost(lost.clone());
             let event = Event { time_ns: clock::wall_now(), subject: None, payload };
             match format {
-                Format::Json => Json.write(&event, out),
+                Format::Json => Json::default().write(&event, out),
                 Format::Text => Text::new(bold, zone.clone()).write(&event, out),
             }
         }

@@ -174,7 +174,7 @@ impl Args {
 
     fn sink(&self) -> Box<dyn Sink> {
         match self.output {
-            Format::Json => Box::new(Json),
+            Format::Json => Box::new(Json::default()),
             Format::Text => {
                 let colour = self.color.on(&io::stdout());
                 let text = Text::new(colour, jiff::tz::TimeZone::system());

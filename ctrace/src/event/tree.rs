@@ -12,15 +12,13 @@ const HEAD: [&str; 3] = ["v", "time", "type"];
 const WHOSE: [&str; 5] = ["process", "container", "attribution", "cgroup", "namespaces"];
 
 impl Event {
-    /// All of it.
-    pub fn value(&self) -> Value<'_> {
+    /// The names of its members, in their order.
+    pub fn members(&self) -> impl Iterator<Item = &'static str> {
         let whose: &[&str] = if self.subject.is_some() { &WHOSE } else { &[] };
-        let payload = [self.payload.detail().key()];
-        let names = HEAD.iter().chain(whose).chain(&payload);
-        Value::Object(names.map(|name| ((*name).into(), self.member(name))).collect())
+        HEAD.iter().chain(whose).copied().chain([self.payload.detail().key()])
     }
 
-    /// One member of it, without making the others; null where it has none of this name.
+    /// One of its members; null where it has none of this name.
     pub fn member(&self, name: &str) -> Value<'_> {
         match (name, &self.subject) {
             ("v", _) => VERSION.into(),

@@ -155,7 +155,7 @@ fn the_limit_on_memory_and_swap_is_told_apart() {
     let (_, oom) = decode(&record);
     assert_eq!((oom.hit, oom.memsw), (Some(0), true));
     let json: serde_json::Value =
-        serde_json::from_str(&render(&mut Json, decode(&record))).expect("JSON");
+        serde_json::from_str(&render(&mut Json::default(), decode(&record))).expect("JSON");
     assert_eq!(json["oom"]["limit_bytes"], 20_000 * 4096);
     assert_eq!(json["oom"]["limit_file"], "memory.memsw.limit_in_bytes");
 }
@@ -241,7 +241,7 @@ anon-rss 62.5 MiB, triggered by sh[1992] of unknown cgroup
 
 #[test]
 fn json() {
-    let line = render(&mut Json, decode(&record()));
+    let line = render(&mut Json::default(), decode(&record()));
     assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
     let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event["v"], 1);
@@ -262,7 +262,7 @@ fn hostile_names_stay_on_their_line() {
     let text = render(&mut text, decode(&record));
     assert!(text.contains("\\x1b[31m\\n\"\u{fffd}\\x07[1991]"), "{text}");
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
-    let line = render(&mut Json, decode(&record));
+    let line = render(&mut Json::default(), decode(&record));
     assert_eq!(line.lines().count(), 1);
     let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event["process"]["comm"], "\u{1b}[31m\n\"\u{fffd}\u{7}");
@@ -282,7 +282,7 @@ proptest! {
         decoder.complete(&subject, &mut payload);
         let event = Event { time_ns: 0, subject: Some(subject), payload };
         let mut out = Vec::new();
-        Json.write(&event, &mut out).expect("a Vec takes all");
+        Json::default().write(&event, &mut out).expect("a Vec takes all");
         serde_json::from_slice::<serde_json::Value>(&out).expect("JSON");
         let Payload::OomKill(oom) = &event.payload else { panic!() };
         prop_assert!(oom.levels.len() <= MAX_DEPTH);
