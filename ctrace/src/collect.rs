@@ -1,5 +1,7 @@
 //! Draining the rings, and keeping count of what was lost.
 
+mod misses;
+
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use ctrace_common::{
     Header, Kind, Place, Ring,
@@ -9,6 +11,7 @@ use rustc_hash::FxHashMap;
 use zerocopy::FromBytes;
 
 use crate::event::Lost;
+pub use misses::Misses;
 
 /// Records taken before the losses are looked at again: in a flood the ring is never empty.
 const BATCH: usize = 256;

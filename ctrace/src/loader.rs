@@ -1,6 +1,9 @@
 //! From a plan to programs that run in the kernel.
 
-use std::cell::OnceCell;
+use std::{
+    cell::OnceCell,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -12,7 +15,7 @@ use ctrace_common::Settings;
 use zerocopy::IntoBytes;
 
 use crate::{
-    collect::{Places, Totals},
+    collect::{Misses, Places, Totals},
     kernel::Facts,
     plan::{RingSizes, Wanted},
     probes::{
@@ -49,6 +52,7 @@ pub struct Loaded {
     pub drops: PerCpuArray<MapData, u64>,
     pub places: Places,
     pub totals: Totals,
+    pub misses: Misses,
     pub hooks: Vec<Attached>,
     pub decoders: Vec<Box<dyn Decoder>>,
     /// Holds the programs and their links.
@@ -149,6 +153,14 @@ pub fn load(
             Ok(if *is_shown { decoder } else { Box::new(Hidden(decoder)) })
         })
         .collect::<Result<_>>()?;
+    let in_kernel = hooks
+        .iter()
+        .flat_map(|attached| &attached.hook.strategy)
+        .flat_map(|strategy| &strategy.programs)
+        .filter_map(|Program { name, .. }| {
+            Some((*name, programs.program(name)?.fd().ok()?.as_fd().as_raw_fd()))
+        });
+    let misses = Misses::new(in_kernel);
     let mut take = |name: &str| {
         programs.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
     };
@@ -162,6 +174,7 @@ pub fn load(
             HashMap::try_from(take("TOTALS")?)?,
             PerCpuArray::try_from(take("TOTALS_LOST")?)?,
         ),
+        misses,
         hooks,
         decoders,
         programs,

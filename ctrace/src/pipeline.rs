@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     attribute::{Attributor, CgroupFs},
-    collect::{self, Gap, Losses, Totals},
+    collect::{self, Gap, Losses, Misses, Totals},
     enrich::{self, Enricher},
     event::{Container, Event, Lost, Payload, Subject},
     filter::Filter,
@@ -86,7 +86,7 @@ pub struct Summary {
     pub metadata_unreadable: u64,
     /// How asking the runtimes went.
     pub enrichment: Vec<enrich::Report>,
-    /// What happened to each container.
+    /// What happened to each container and outside of them.
     pub report: Report,
     /// Latencies that the kernel had no room to sum up.
     pub totals_lost: u64,
@@ -102,8 +102,18 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary> {
     let Stages { loaded, attributor, enrichment, filter, output } = stages;
-    let Loaded { rare, lifecycle, bulk, drops, places, totals, hooks: _, decoders, programs } =
-        loaded;
+    let Loaded {
+        rare,
+        lifecycle,
+        bulk,
+        drops,
+        places,
+        totals,
+        misses,
+        hooks: _,
+        decoders,
+        programs,
+    } = loaded;
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let writer = output.spawn(receiver, limits.count).context("cannot start the writer")?;
     let (mut rare, mut bulk) = (readable(rare)?, readable(bulk)?);
@@ -122,6 +132,7 @@ pub async fn run(
         rare_gap: Gap::default(),
         bulk_gap: Gap::default(),
         totals,
+        misses,
         turnover: 0,
         verdicts: Verdicts::default(),
         held: VecDeque::new(),
@@ -258,6 +269,7 @@ struct Router {
     rare_gap: Gap,
     bulk_gap: Gap,
     totals: Totals,
+    misses: Misses,
     /// [`Living::generation`] when the totals of what is gone were taken out.
     turnover: u64,
     /// Why processes end.
@@ -406,6 +418,7 @@ impl Router {
     /// Makes up for lost records, and forgets what is gone.
     fn care(&mut self) {
         self.whose.catch_up();
+        self.misses.take().into_iter().for_each(|lost| self.lost(lost));
         if std::mem::take(&mut self.is_tree_lossy) {
             self.whose.walk();
         }
@@ -423,10 +436,12 @@ impl Router {
         if !is_end && std::mem::replace(&mut self.turnover, turnover) == turnover {
             return;
         }
+        // They are of cgroups, and tell nothing of single processes.
+        let is_wanted = self.filter.pids.is_empty();
         let (whose, totals) = (&mut self.whose, &mut self.totals);
         for (key, total) in totals.take(|place| is_end || !whose.lives(place)) {
-            if let Some(container) = whose.container_of(&key.place) {
-                self.summary.report.add(&container, &key, &total);
+            if let Some(attribution) = whose.of_wanted_place(&key.place).filter(|_| is_wanted) {
+                self.summary.report.add(&attribution, &key, &total);
             }
         }
         self.summary.totals_lost = totals.lost();
@@ -436,7 +451,8 @@ impl Router {
     fn show_gaps(&mut self) {
         let Self { rare_gap, bulk_gap, losses, .. } = self;
         let counted = [Ring::Rare, Ring::Bulk].map(|ring| losses.take(ring));
-        let left = [rare_gap.take(), bulk_gap.take()].into_iter().chain(counted);
+        let left =
+            [rare_gap.take(), bulk_gap.take(), self.misses.take()].into_iter().chain(counted);
         left.flatten().collect::<Vec<_>>().into_iter().for_each(|lost| self.lost(lost));
     }
 

@@ -1,4 +1,4 @@
-//! What happened to each container, summed up for the end. Pure.
+//! What happened to each container and outside of them, summed up for the end. Pure.
 
 mod latency;
 mod render;
@@ -9,24 +9,35 @@ use std::collections::BTreeMap;
 
 use ctrace_common::totals::{Measure, Total, TotalKey};
 
-use crate::event::{Container, Event, Payload, field::Value};
+use crate::event::{Attribution, Event, Payload, Via, field::Value};
 pub use latency::Latency;
 
 /// Containers that are told apart; what happens to more is summed up as one.
 const MAX_CONTAINERS: usize = 4096;
-/// What stands for the id of those that are too many; no runtime gives out such an id.
-const OTHERS: &str = "";
 
-/// By container.
+/// By whose it is.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    containers: BTreeMap<String, OfContainer>,
+    parts: BTreeMap<Owner, Part>,
 }
 
-/// What happened to one container.
+/// Whose something is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    /// The container of this id.
+    Container(String),
+    /// Containers that are too many.
+    OtherContainers,
+    /// No container's.
+    Host,
+    /// It is not known whether it is a container's.
+    Unknown,
+}
+
+/// What happened there.
 #[derive(Clone, Debug, Default)]
-struct OfContainer {
-    /// Its name, or the start of its id.
+struct Part {
+    /// The name of the container, or the start of its id: as it was known at last.
     label: String,
     /// By type.
     events: BTreeMap<&'static str, u64>,
@@ -59,69 +70,78 @@ impl Op {
 }
 
 impl Report {
-    /// Whether nothing happened to any container.
+    /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        self.containers.is_empty()
+        self.parts.is_empty()
     }
 
     /// Counts an event that is somebody's.
     pub fn note(&mut self, event: &Event) {
-        let container = event.subject.as_ref().and_then(|subject| subject.container());
-        let Some(container) = container else { return };
-        let of = self.of(container);
+        let Some(subject) = &event.subject else { return };
+        let part = self.part_of(&subject.attribution);
         let kind = event.payload.detail().type_name();
-        *of.events.entry(kind).or_default() += 1;
+        *part.events.entry(kind).or_default() += 1;
         if kind == "seccomp" {
-            of.denials += folded(event);
+            part.denials += folded(event);
         }
         if let Payload::Throttle(throttle) = &event.payload {
-            of.throttled_ns += throttle.throttled_ns;
+            part.throttled_ns += throttle.throttled_ns;
         }
     }
 
-    /// Adds what the kernel has summed up for a cgroup of a container.
-    pub fn add(&mut self, container: &Container, key: &TotalKey, total: &Total) {
+    /// Adds what the kernel has summed up for a cgroup.
+    pub fn add(&mut self, attribution: &Attribution, key: &TotalKey, total: &Total) {
         let Ok(measure) = Measure::try_from(key.measure) else { return };
-        let of = self.of(container);
+        let part = self.part_of(attribution);
         let op = match measure {
-            Measure::RunQueue => return of.run_queue.add(total),
+            Measure::RunQueue => return part.run_queue.add(total),
             Measure::BlockRead => Op::Read,
             Measure::BlockWrite => Op::Write,
             Measure::BlockOther => Op::Other,
         };
-        of.block.entry((key.detail, op)).or_default().add(total);
+        part.block.entry((key.detail, op)).or_default().add(total);
     }
 
     /// Adds another report.
     pub fn merge(&mut self, other: Report) {
-        for (id, more) in other.containers {
-            let OfContainer { label, events, denials, throttled_ns, run_queue, block } = more;
-            let of = self.entry(&id, || label);
+        for (owner, more) in other.parts {
+            let Part { label, events, denials, throttled_ns, run_queue, block } = more;
+            let part = self.part(owner, &label);
             for (kind, count) in events {
-                *of.events.entry(kind).or_default() += count;
+                *part.events.entry(kind).or_default() += count;
             }
-            of.denials += denials;
-            of.throttled_ns += throttled_ns;
-            of.run_queue.merge(&run_queue);
+            part.denials += denials;
+            part.throttled_ns += throttled_ns;
+            part.run_queue.merge(&run_queue);
             for (what, latency) in block {
-                of.block.entry(what).or_default().merge(&latency);
+                part.block.entry(what).or_default().merge(&latency);
             }
         }
     }
 
-    fn of(&mut self, container: &Container) -> &mut OfContainer {
-        self.entry(&container.id, || container.label())
+    fn part_of(&mut self, attribution: &Attribution) -> &mut Part {
+        match (&attribution.container, attribution.via) {
+            (Some(container), _) => {
+                self.part(Owner::Container(container.id.clone()), &container.label())
+            }
+            (None, Via::Unknown) => self.part(Owner::Unknown, "(unknown)"),
+            (None, _) => self.part(Owner::Host, "(host)"),
+        }
     }
 
-    fn entry(&mut self, id: &str, label: impl FnOnce() -> String) -> &mut OfContainer {
-        let is_known = self.containers.contains_key(id);
-        let has_room = is_known || self.containers.len() < MAX_CONTAINERS;
-        let id = if has_room { id } else { OTHERS };
-        let new = || OfContainer {
-            label: if has_room { label() } else { "(other containers)".to_owned() },
-            ..OfContainer::default()
+    fn part(&mut self, owner: Owner, label: &str) -> &mut Part {
+        let is_full = self.parts.len() >= MAX_CONTAINERS;
+        let is_one_more =
+            is_full && matches!(owner, Owner::Container(_)) && !self.parts.contains_key(&owner);
+        let (owner, label) = match is_one_more {
+            true => (Owner::OtherContainers, "(other containers)"),
+            false => (owner, label),
         };
-        self.containers.entry(id.to_owned()).or_insert_with(new)
+        let part = self.parts.entry(owner).or_default();
+        if part.label != label {
+            label.clone_into(&mut part.label);
+        }
+        part
     }
 }
 

@@ -124,8 +124,8 @@ fields.
 
 On standard error, `attached: …` says that every hook is in place, `missing: …` what this host
 refuses and what stands in for it. At the end a summary says what was seen and lost, and then, with
--o json as one line of JSON, what happened to each container: events, OOM kills, denials, time
-throttled, latencies. There is none where nothing happened to any.
+-o json as one line of JSON, what happened to each container and outside of them: events, OOM kills,
+denials, time throttled, latencies.
 
 Examples:
   ctrace watch
@@ -287,7 +287,7 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
     }
 }
 
-/// Says on standard error what was seen and what was lost, then what happened to each container.
+/// Says on standard error what was seen and what was lost, then what happened to each container and outside.
 fn report_summary(summary: &Summary, format: Format) {
     let Summary {
         events,

@@ -8,9 +8,10 @@ use super::{
 /// A gap in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Where they did not fit: a ring buffer, `held` or `output`.
+    /// Where they did not fit: a ring buffer, `held` or `output`; `program`: none was made.
     pub ring: &'static str,
-    /// What they were: [`ctrace_common::Kind::name`], or `event` behind the decoder.
+    /// What they were: [`ctrace_common::Kind::name`], or `event` behind the decoder; of `program` its
+    /// name.
     pub kind: &'static str,
     pub count: u64,
 }
@@ -22,13 +23,14 @@ impl Lost {
             ty: Type::Text,
             doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers), held \
                   (too many wait for their containers' names) or output (the reader of ctrace's \
-                  output is too slow)",
+                  output is too slow); program: the kernel left a run of one of ctrace's programs \
+                  out, in whose midst an interrupt came to the same hook",
             get: |lost| lost.ring.into(),
         },
         Field {
             name: "kind",
             ty: Type::Text,
-            doc: "Which records were lost",
+            doc: "Which records were lost; which program",
             get: |lost| lost.kind.into(),
         },
         Field {
@@ -45,6 +47,7 @@ impl Lost {
             "rare" => "a larger --rare-ring-size holds more",
             "lifecycle" => "a larger --lifecycle-ring-size holds more",
             "held" => "too many wait for what their containers are called",
+            "program" => "an interrupt came to a hook while its program ran",
             "bulk" => "a larger --bulk-ring-size holds more",
             _ => "whoever reads the output is too slow",
         }
@@ -69,7 +72,11 @@ impl Detail for Lost {
     }
 
     fn headline(&self, _subject: Option<&Subject>) -> String {
-        format!("{} {} records lost in {}: {}", self.count, self.kind, self.ring, self.remedy())
+        let Self { ring, kind, count } = self;
+        match *ring {
+            "program" => format!("{count} runs of {kind} left out: {}", self.remedy()),
+            _ => format!("{count} {kind} records lost in {ring}: {}", self.remedy()),
+        }
     }
 
     fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {

@@ -130,12 +130,12 @@ impl Whose {
         self.attributor.lives(CgroupKey { hierarchy: place.hierarchy, id: place.id })
     }
 
-    /// The container of a cgroup, where that is asked for.
-    pub fn container_of(&mut self, place: &Place) -> Option<Arc<Container>> {
+    /// Whose a cgroup is, where that is asked for.
+    pub fn of_wanted_place(&mut self, place: &Place) -> Option<Attribution> {
         let key = CgroupKey { hierarchy: place.hierarchy, id: place.id };
         let found = self.attributor.of_place(key, clock::boot_now());
         let is_wanted = self.filter.as_ref().is_none_or(|filter| filter.may_want(&found));
-        found.container.filter(|_| is_wanted)
+        is_wanted.then_some(found)
     }
 
     fn awaits_pod(&self, attribution: &Attribution) -> bool {

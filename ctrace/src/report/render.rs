@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{OfContainer, Op, Report};
+use super::{Op, Owner, Part, Report};
 use crate::event::{
     VERSION,
     text::{bytes, duration, escape},
@@ -14,14 +14,14 @@ const HEADER: [&str; 6] =
 const NONE: &str = "-";
 
 impl Report {
-    /// A table, a line for each container, with one below for each device and operation. `disk`: a
+    /// A table, a line for each container, the host and what is not known whose, with one below for each device and operation. `disk`: a
     /// device's name by its number. Empty where nothing happened.
     pub fn table(&self, disk: impl Fn(&str) -> Option<String>) -> String {
         if self.is_empty() {
             return String::new();
         }
         let sorted = self.sorted();
-        let rows: Vec<[String; 6]> = sorted.iter().map(|(_, of)| of.cells()).collect();
+        let rows: Vec<[String; 6]> = sorted.iter().map(|(_, part)| part.cells()).collect();
         let widths: [usize; 6] = std::array::from_fn(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.max().unwrap_or(0).max(HEADER[column].len())
@@ -31,9 +31,9 @@ impl Report {
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
         };
         let mut table = line(&HEADER.map(str::to_owned));
-        for ((_, of), row) in sorted.iter().zip(&rows) {
+        for ((_, part), row) in sorted.iter().zip(&rows) {
             table += &line(row);
-            for ((device, op), latency) in &of.block {
+            for ((device, op), latency) in &part.block {
                 let device = number(*device);
                 let name = disk(&device).map_or(device, |name| escape(&name));
                 let at = |percent| latency.percentile(percent).map_or(NONE.into(), duration);
@@ -55,52 +55,67 @@ impl Report {
         if self.is_empty() {
             return None;
         }
-        let block = |of: &OfContainer| -> Vec<Value> {
-            let one = |(&(device, op), latency): (&(u32, Op), &super::Latency)| {
-                let device = number(device);
-                json!({
-                    "disk": disk(&device),
-                    "device": device,
-                    "op": op.name(),
-                    "count": latency.count(),
-                    "bytes": latency.bytes,
-                    "p50_ns": latency.percentile(50),
-                    "p99_ns": latency.percentile(99),
-                })
+        let containers = self.sorted().into_iter().filter_map(|(owner, part)| {
+            let id = match owner {
+                Owner::Container(id) => Some(id),
+                Owner::OtherContainers => None,
+                Owner::Host | Owner::Unknown => return None,
             };
-            of.block.iter().map(one).collect()
-        };
-        let containers = self.sorted().into_iter().map(|(id, of)| {
-            json!({
-                "id": Some(id).filter(|id| *id != super::OTHERS),
-                "name": of.label,
-                "events": of.events,
-                "oom_kills": of.oom_kills(),
-                "denials": of.denials,
-                "throttled_ns": of.throttled_ns,
-                "run_queue": {
-                    "count": of.run_queue.count(),
-                    "p50_ns": of.run_queue.percentile(50),
-                    "p99_ns": of.run_queue.percentile(99),
-                },
-                "block": block(of),
-            })
+            let mut value = part.value(&disk);
+            value["id"] = id.map_or(Value::Null, |id| id.as_str().into());
+            value["name"] = part.label.as_str().into();
+            Some(value)
         });
         let containers: Vec<Value> = containers.collect();
-        Some(json!({ "v": VERSION, "type": "summary", "containers": containers }).to_string())
+        let of = |owner| self.parts.get(&owner).map(|part| part.value(&disk));
+        let line = json!({
+            "v": VERSION,
+            "type": "summary",
+            "containers": containers,
+            "host": of(Owner::Host),
+            "unknown": of(Owner::Unknown),
+        });
+        Some(line.to_string())
     }
 
-    /// By name, then by id.
-    fn sorted(&self) -> Vec<(&str, &OfContainer)> {
-        let mut sorted: Vec<_> = self.containers.iter().map(|(id, of)| (id.as_str(), of)).collect();
-        sorted.sort_by(|(_, one), (_, other)| one.label.cmp(&other.label));
+    /// Containers by name, then by id; then what is of none.
+    fn sorted(&self) -> Vec<(&Owner, &Part)> {
+        let mut sorted: Vec<_> = self.parts.iter().collect();
+        sorted.sort_by_key(|(owner, part)| (!matches!(owner, Owner::Container(_)), &part.label));
         sorted
     }
 }
 
-impl OfContainer {
+impl Part {
     fn oom_kills(&self) -> u64 {
         self.events.get("oom_kill").copied().unwrap_or(0)
+    }
+
+    fn value(&self, disk: impl Fn(&str) -> Option<String>) -> Value {
+        let block = |(&(device, op), latency): (&(u32, Op), &super::Latency)| {
+            let device = number(device);
+            json!({
+                "disk": disk(&device),
+                "device": device,
+                "op": op.name(),
+                "count": latency.count(),
+                "bytes": latency.bytes,
+                "p50_ns": latency.percentile(50),
+                "p99_ns": latency.percentile(99),
+            })
+        };
+        json!({
+            "events": self.events,
+            "oom_kills": self.oom_kills(),
+            "denials": self.denials,
+            "throttled_ns": self.throttled_ns,
+            "run_queue": {
+                "count": self.run_queue.count(),
+                "p50_ns": self.run_queue.percentile(50),
+                "p99_ns": self.run_queue.percentile(99),
+            },
+            "block": self.block.iter().map(block).collect::<Vec<_>>(),
+        })
     }
 
     fn cells(&self) -> [String; 6] {

@@ -2,14 +2,19 @@ use ctrace_common::totals::{SLOTS, least_of, slot};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Attribution, Exit, Oom, Subject, Throttle};
+use crate::event::{Container, Exit, Oom, Subject, Throttle};
 
-fn container(id: &str, name: &str) -> Container {
-    Container { id: id.to_owned(), name: Some(name.to_owned()), ..Container::default() }
+fn container(id: &str, name: &str) -> Attribution {
+    let container =
+        Container { id: id.to_owned(), name: Some(name.to_owned()), ..Container::default() };
+    Attribution { container: Some(container.into()), ..Attribution::default() }
 }
 
-fn event(container: Option<Container>, payload: Payload) -> Event {
-    let attribution = Attribution { container: container.map(Into::into), ..Default::default() };
+fn host() -> Attribution {
+    Attribution { via: Via::Unit, ..Attribution::default() }
+}
+
+fn event(attribution: Attribution, payload: Payload) -> Event {
     let subject = Subject { attribution: attribution.into(), ..Subject::default() };
     Event { time_ns: 0, subject: Some(subject), payload }
 }
@@ -32,10 +37,11 @@ fn sample() -> Report {
     let (web, batch) = (container("b1", "web"), container("a1", "batch"));
     let throttle = Throttle { throttled_ns: 1_500_000_000, ..Throttle::default() };
     for _ in 0..2 {
-        report.note(&event(Some(web.clone()), Payload::Throttle(throttle.clone())));
+        report.note(&event(web.clone(), Payload::Throttle(throttle.clone())));
     }
-    report.note(&event(Some(batch.clone()), Payload::OomKill(Oom::default().into())));
-    report.note(&event(None, Payload::Exit(Exit::default())));
+    report.note(&event(batch.clone(), Payload::OomKill(Oom::default().into())));
+    report.note(&event(host(), Payload::Exit(Exit::default())));
+    report.add(&Attribution::default(), &key(Measure::BlockOther, DEVICE), &total(&[0], 0));
     report.add(&web, &key(Measure::RunQueue, 0), &total(&[2_000_000; 10], 0));
     report.add(&web, &key(Measure::BlockRead, DEVICE), &total(&[100_000; 99], 4096 * 99));
     report.add(&web, &key(Measure::BlockRead, DEVICE), &total(&[1 << 23], 4096));
@@ -55,6 +61,9 @@ batch      1          -        -          -              1 oom_kill
 web        -          -        3.000 s    1.966 ms       2 throttle
   vda read: 100, 400.0 KiB, p50 106.496 µs, p99 106.496 µs
   254:5 write: 1, 512 B, p50 1.024 µs, p99 1.024 µs
+(host)     -          -        -          -              1 exit
+(unknown)  -          -        -          -              -
+  vda other: 1, 0 B, p50 1.024 µs, p99 1.024 µs
 ";
     let report = sample();
     assert_eq!(report.table(disk), expected);
@@ -67,12 +76,13 @@ web        -          -        3.000 s    1.966 ms       2 throttle
     assert_eq!(web["block"][0]["disk"], "vda");
     assert_eq!(web["block"][1]["device"], "254:5");
     assert_eq!(web["block"][1]["disk"], serde_json::Value::Null);
+    assert_eq!(line["host"]["events"]["exit"], 1);
+    assert_eq!(line["unknown"]["block"][0]["count"], 1);
 }
 
 #[test]
 fn nothing_happened() {
-    let mut report = Report::default();
-    report.note(&event(None, Payload::Exit(Exit::default())));
+    let report = Report::default();
     assert_eq!((report.table(disk), report.line(disk)), (String::new(), None));
 }
 
@@ -80,7 +90,7 @@ fn nothing_happened() {
 fn two_reports_are_one() {
     let mut twice = sample();
     twice.merge(sample());
-    let web = &twice.containers["b1"];
+    let web = &twice.parts[&Owner::Container("b1".to_owned())];
     assert_eq!((web.events["throttle"], web.throttled_ns), (4, 6_000_000_000));
     assert_eq!(web.run_queue.count(), 20);
     let read = &web.block[&(DEVICE, Op::Read)];
@@ -91,13 +101,15 @@ fn two_reports_are_one() {
 fn too_many_are_one() {
     let mut report = Report::default();
     let one = |id: usize| container(&format!("{id:05}"), "same");
+    report.note(&event(host(), Payload::Exit(Exit::default())));
     for id in 0..MAX_CONTAINERS + 10 {
-        report.note(&event(Some(one(id)), Payload::Exit(Exit::default())));
+        report.note(&event(one(id), Payload::Exit(Exit::default())));
     }
-    assert_eq!(report.containers.len(), MAX_CONTAINERS + 1);
-    assert_eq!(report.containers[OTHERS].events["exit"], 10);
-    report.note(&event(Some(one(3)), Payload::Exit(Exit::default())));
-    assert_eq!(report.containers["00003"].events["exit"], 2);
+    assert_eq!(report.parts.len(), MAX_CONTAINERS + 1);
+    assert_eq!(report.parts[&Owner::OtherContainers].events["exit"], 11);
+    assert_eq!(report.parts[&Owner::Host].events["exit"], 1);
+    report.note(&event(one(3), Payload::Exit(Exit::default())));
+    assert_eq!(report.parts[&Owner::Container("00003".to_owned())].events["exit"], 2);
 }
 
 #[test]
