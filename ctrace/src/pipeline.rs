@@ -6,6 +6,7 @@
 
 mod awaited;
 mod follow;
+mod outlet;
 mod turns;
 mod whose;
 
@@ -40,11 +41,10 @@ use crate::{
     verdict::Verdicts,
 };
 pub use follow::{Follow, follow};
+use outlet::{CHANNEL, Outlet};
 pub use turns::Happening;
 use whose::Whose;
 
-/// Events that wait for the writer.
-const CHANNEL: usize = 4096;
 /// How long an event waits for its container's name, which is written about when the container
 /// starts.
 const NAME_WAIT: Duration = Duration::from_millis(250);
@@ -127,7 +127,7 @@ pub async fn run(
         decoders,
         whose,
         filter,
-        sender: sender.clone(),
+        outlet: Outlet::new(sender.clone()),
         losses: Losses::new(drops),
         rare_gap: Gap::default(),
         bulk_gap: Gap::default(),
@@ -140,7 +140,6 @@ pub async fn run(
         is_tree_lossy: false,
         rare_ns: 0,
         bulk_ns: 0,
-        unsent: 0,
         summary: Summary::default(),
     };
 
@@ -196,7 +195,9 @@ pub async fn run(
             () = &mut stop => break,
         }
     }
-    // What happened before the end belongs to it.
+    // What happened before the end belongs to it; nothing is added while it is taken out.
+    router.note_misses();
+    drop(programs);
     router.drain_all(rare.get_mut(), None);
     router.drain_all(bulk.get_mut(), Some(rare.get_mut()));
     router.show_gaps();
@@ -204,9 +205,11 @@ pub async fn run(
     router.release(true);
     router.report_unjudged();
     router.sum_up(true);
-    drop((rare, bulk, programs));
-    router.flush_unsent();
-    router.count_unsent();
+    drop((rare, bulk));
+    router.outlet.flush();
+    if router.outlet.lost() > 0 {
+        router.summary.lost.insert(("output", "event"), router.outlet.lost());
+    }
     let mut summary = std::mem::take(&mut router.summary);
     router.whose.sum_up(&mut summary);
     // The writer ends when no sender is left.
@@ -252,6 +255,7 @@ async fn batch(told: &mut Option<mpsc::Receiver<Vec<Container>>>) -> Option<Vec<
 /// An event that waits for its container's name or pod, or for its cause.
 struct Held {
     event: Event,
+    ring: Ring,
     until: Instant,
     /// When it happened, nanoseconds since boot.
     boot_ns: u64,
@@ -264,7 +268,7 @@ struct Router {
     decoders: Vec<Box<dyn Decoder>>,
     whose: Whose,
     filter: Filter,
-    sender: mpsc::Sender<Event>,
+    outlet: Outlet,
     losses: Losses,
     rare_gap: Gap,
     bulk_gap: Gap,
@@ -283,8 +287,6 @@ struct Router {
     /// All records of the ring before this time, nanoseconds since boot, are taken out.
     rare_ns: u64,
     bulk_ns: u64,
-    /// Events that the channel had no room for, not yet reported.
-    unsent: u64,
     summary: Summary,
 }
 
@@ -350,7 +352,7 @@ impl Router {
         decoder.complete(&subject, &mut payload);
         self.verdicts.note(&subject, &payload, now);
         if decoder.shows(&subject, &payload) {
-            self.attributed(subject, payload, now);
+            self.attributed(subject, payload, kind.ring(), now);
         }
     }
 
@@ -364,13 +366,13 @@ impl Router {
         }
         for (mut subject, mut payload) in events {
             self.whose.attribute(&mut subject, payload.detail_mut(), now);
-            self.attributed(subject, payload, now);
+            self.attributed(subject, payload, Ring::Rare, now);
         }
     }
 
     /// Sends an event that is wanted, or holds it while its container may still get a name. `now`:
     /// nanoseconds since boot.
-    fn attributed(&mut self, subject: Subject, mut payload: Payload, now: u64) {
+    fn attributed(&mut self, subject: Subject, mut payload: Payload, ring: Ring, now: u64) {
         let is_open = self.verdicts.complete(&subject, &mut payload, now);
         let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
         let attributions = event.about().map(|subject| &*subject.attribution);
@@ -379,9 +381,9 @@ impl Router {
         match wait {
             Some(wait) if self.held.len() < MAX_HELD => {
                 let until = Instant::now() + wait;
-                self.held.push_back(Held { event, until, boot_ns: now, is_open });
+                self.held.push_back(Held { event, ring, until, boot_ns: now, is_open });
             }
-            _ if self.filter.wants(&event) => self.send(event),
+            _ if self.filter.wants(&event) => self.outlet.send(event, ring),
             // Nobody knows whether it was asked for.
             _ if name_wait.is_some() && self.filter.wants_a_process(&event) => self.unjudged += 1,
             _ => {}
@@ -410,7 +412,7 @@ impl Router {
             if (held.is_open || is_nameless) && held.until > now && !is_end {
                 self.held.push_back(held);
             } else if self.filter.wants(&held.event) {
-                self.send(held.event);
+                self.outlet.send(held.event, held.ring);
             }
         }
     }
@@ -418,7 +420,7 @@ impl Router {
     /// Makes up for lost records, and forgets what is gone.
     fn care(&mut self) {
         self.whose.catch_up();
-        self.misses.take().into_iter().for_each(|lost| self.lost(lost));
+        self.note_misses();
         if std::mem::take(&mut self.is_tree_lossy) {
             self.whose.walk();
         }
@@ -451,14 +453,17 @@ impl Router {
     fn show_gaps(&mut self) {
         let Self { rare_gap, bulk_gap, losses, .. } = self;
         let counted = [Ring::Rare, Ring::Bulk].map(|ring| losses.take(ring));
-        let left =
-            [rare_gap.take(), bulk_gap.take(), self.misses.take()].into_iter().chain(counted);
+        let left = [rare_gap.take(), bulk_gap.take()].into_iter().chain(counted);
         left.flatten().collect::<Vec<_>>().into_iter().for_each(|lost| self.lost(lost));
+    }
+
+    fn note_misses(&mut self) {
+        self.misses.take().into_iter().for_each(|lost| self.lost(lost));
     }
 
     fn lost(&mut self, lost: Lost) {
         *self.summary.lost.entry((lost.ring, lost.kind)).or_default() += lost.count;
-        self.send(about_ctrace(lost));
+        self.outlet.send(about_ctrace(lost), Ring::Rare);
     }
 
     /// Reports the events that nobody could judge, once in a while and not for each.
@@ -466,33 +471,6 @@ impl Router {
         let count = std::mem::take(&mut self.unjudged);
         if count > 0 {
             self.lost(Lost { ring: "held", kind: "event", count });
-        }
-    }
-
-    /// Hands an event to the writer, or counts it.
-    fn send(&mut self, event: Event) {
-        self.flush_unsent();
-        if self.unsent > 0 || self.sender.try_send(event).is_err() {
-            self.unsent += 1;
-        }
-    }
-
-    /// Reports the events that did not fit, where the gap is.
-    fn flush_unsent(&mut self) {
-        if self.unsent == 0 || self.sender.is_closed() {
-            return;
-        }
-        let lost = Lost { ring: "output", kind: "event", count: self.unsent };
-        if self.sender.try_send(about_ctrace(lost)).is_ok() {
-            self.count_unsent();
-        }
-    }
-
-    /// Counts them as lost, but where nobody wants to read more.
-    fn count_unsent(&mut self) {
-        let count = std::mem::take(&mut self.unsent);
-        if count > 0 && !self.sender.is_closed() {
-            *self.summary.lost.entry(("output", "event")).or_default() += count;
         }
     }
 }

@@ -3,18 +3,15 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use ctrace_tests::block::{
     Counted, Done, Loop, Mapped, Mounted, Zram, fio, name_of, of_disk, spare_virtio_disk,
 };
 use ctrace_tests::case::{cannot, case};
-use ctrace_tests::command::run;
-use ctrace_tests::facts::{in_vm, program};
+use ctrace_tests::facts::in_vm;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::{Ended, Watch};
-use serde_json::Value;
 
 use super::MIB;
 
@@ -145,21 +142,15 @@ fn merged_bios_count_once() {
 fn totals_in_the_kernel() {
     case("sums in the kernel: count and bytes of a disk, although nothing is an event", || {
         let disk = Loop::new(16 * MIB)?;
-        let number = fs::read_to_string(format!("/sys/block/{}/dev", disk.name()))?;
-        let (major, minor) = number.trim().split_once(':').context("no device number")?;
-        let device = major.parse::<u32>()? << 20 | minor.parse::<u32>()?;
         for _ in 0..RUNS {
             let watch = Watch::of("block,exec", &["--block-slower", "1h"])?;
             let before = Counted::of(&disk.name())?;
             fio(disk.device(), &load())?;
             watch.fence()?;
             let kernel = Counted::of(&disk.name())?.since(before);
-            let sums = |measure| totals(watch.pid(), measure, device);
-            let ((reads, read_bytes), (writes, written_bytes)) = (sums(2)?, sums(3)?);
-            let flushes = sums(4)?.0;
-            let seen = Counted { reads, read_bytes, writes, written_bytes, flushes };
-            println!("  {seen:?}, the kernel {kernel:?}");
             let ended = settled(watch)?;
+            let seen = ended.report()?.block(&disk.name())?;
+            println!("  {seen:?}, the kernel {kernel:?}");
             equal("events", of_disk(&ended.events, &disk.name()).count(), 0)?;
             if seen == kernel {
                 return Ok(());
@@ -170,46 +161,6 @@ fn totals_in_the_kernel() {
         }
         bail!("no run of {RUNS} was equal to /sys/block/*/stat")
     });
-}
-
-/// How many of a measure, and their bytes, the maps of this process have for a device, by bpftool.
-fn totals(pid: u32, measure: u32, device: u32) -> Result<(u64, u64)> {
-    let bpftool = program("bpftool")?;
-    let mut sums = None;
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let Ok(info) = fs::read_to_string(entry?.path()) else { continue };
-        let Some(id) = info.lines().find_map(|line| line.strip_prefix("map_id:")) else { continue };
-        let map = run(Command::new(&bpftool).args(["-j", "map", "show", "id", id.trim()]))?;
-        if serde_json::from_str::<Value>(&map)?["name"] != "TOTALS" {
-            continue;
-        }
-        let dump = run(Command::new(&bpftool).args(["-j", "map", "dump", "id", id.trim()]))?;
-        let (mut count, mut bytes) = (0, 0);
-        for entry in serde_json::from_str::<Vec<Value>>(&dump)? {
-            let raw = |key: &str| -> Result<Vec<u8>> {
-                let list = entry[key].as_array().context("no bytes")?;
-                let byte = |hex: &Value| {
-                    let digits = hex.as_str().and_then(|hex| hex.strip_prefix("0x"));
-                    Ok(u8::from_str_radix(digits.context("no hexadecimal byte")?, 16)?)
-                };
-                list.iter().map(byte).collect()
-            };
-            let (key, value) = (raw("key")?, raw("value")?);
-            // `TotalKey`: a place of 16 bytes, measure, detail. `Total`: nanoseconds, bytes, slots.
-            let word = |at: usize| u32::from_ne_bytes(key[at..at + 4].try_into().expect("4 bytes"));
-            if (word(16), word(20)) != (measure, device) {
-                continue;
-            }
-            let mut numbers =
-                value.chunks_exact(8).map(|it| u64::from_ne_bytes(it.try_into().expect("8 bytes")));
-            let nanoseconds = numbers.next().context("no sum")?;
-            ensure!(nanoseconds > 0, "no time in {entry}");
-            bytes += numbers.next().context("no bytes")?;
-            count += numbers.sum::<u64>();
-        }
-        sums = Some((count, bytes));
-    }
-    sums.context("ctrace has no map TOTALS")
 }
 
 #[test]

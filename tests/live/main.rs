@@ -22,6 +22,7 @@ mod docker_options;
 mod enrich;
 mod exec_storm;
 mod filters;
+mod flood;
 mod ground_truth;
 mod hierarchies;
 mod hostile;

@@ -1,6 +1,5 @@
 //! Waits for a CPU, held against what the scheduler itself counts.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::mem;
@@ -13,15 +12,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use ctrace_tests::case::case;
 use ctrace_tests::cgroup::Cgroup;
-use ctrace_tests::command::run;
 use ctrace_tests::docker;
 use ctrace_tests::event::Event;
-use ctrace_tests::facts::{ctrace, patience, program, v1_mount, v2_mount};
+use ctrace_tests::facts::{ctrace, patience, v1_mount, v2_mount};
 use ctrace_tests::names::unique;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::{Signal, Stopped, signal};
 use ctrace_tests::watch::Watch;
-use serde_json::Value;
 
 const BUSY: &str = "while :; do :; done";
 
@@ -244,46 +241,6 @@ fn a_quota_is_told_apart() {
     });
 }
 
-/// What ctrace has summed up of a cgroup's waits, nanoseconds and how many, as bpftool shows it.
-fn summed_up(watch: &Watch, cgroup: u64) -> Result<(u64, u64)> {
-    let bpftool = program("bpftool")?;
-    let mut ids = BTreeSet::new();
-    for entry in fs::read_dir(format!("/proc/{}/fdinfo", watch.pid()))? {
-        // A descriptor may have been closed meanwhile.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let id = text.lines().find_map(|line| line.strip_prefix("map_id:"));
-        ids.extend(id.map(|id| id.trim().to_owned()));
-    }
-    for id in ids {
-        let show = run(Command::new(&bpftool).args(["-j", "map", "show", "id", &id]))?;
-        if serde_json::from_str::<Value>(&show)?["name"] != "TOTALS" {
-            continue;
-        }
-        let dump = run(Command::new(&bpftool).args(["-j", "map", "dump", "id", &id]))?;
-        let entries: Vec<Value> = serde_json::from_str(&dump)?;
-        for entry in entries {
-            // The cgroup's id begins the key; a sum, bytes and the counts of the slots are the value.
-            let value = numbers(&entry["value"])?;
-            if numbers(&entry["key"])?.first() == Some(&cgroup) {
-                let (sum, slots) = (value.first(), value.get(2..));
-                let sum = *sum.context("an empty value")?;
-                return Ok((sum, slots.context("no slots")?.iter().sum()));
-            }
-        }
-    }
-    bail!("nothing was summed up of cgroup {cgroup}")
-}
-
-/// Bytes as bpftool writes them, as numbers of 64 bits.
-fn numbers(bytes: &Value) -> Result<Vec<u64>> {
-    let bytes = bytes.as_array().context("no bytes")?.iter().map(|byte| {
-        let text = byte.as_str().and_then(|byte| byte.strip_prefix("0x")).context("no byte")?;
-        Ok(u8::from_str_radix(text, 16)?)
-    });
-    let bytes = bytes.collect::<Result<Vec<_>>>()?;
-    Ok(bytes.as_chunks().0.iter().map(|number| u64::from_ne_bytes(*number)).collect())
-}
-
 #[test]
 fn summed_up_by_cgroup() {
     case("the sums in the kernel: a cgroup's waits are all that its tasks waited", || {
@@ -298,7 +255,8 @@ fn summed_up_by_cgroup() {
         hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
         let waited = || hogs.iter().map(Hog::waited).sum::<Result<u64>>();
         let before = waited()?;
-        let watch = watch("runq", &["--runq-slower", "1h"])?;
+        let path = cgroup.path_text();
+        let watch = watch("runq", &["--runq-slower", "1h", "--cgroup", &path])?;
         stopped.into_iter().try_for_each(Stopped::go_on)?;
         let deadline = Instant::now() + patience(20);
         while waited()? < before + 200_000_000 {
@@ -307,11 +265,11 @@ fn summed_up_by_cgroup() {
         }
         let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
         let truth = waited()? - before;
-        let (sum, count) = summed_up(&watch, cgroup.id()?)?;
-        println!("  {count} waits");
-        equal("sum of the waits", sum, truth)?;
-        ensure!(count > 0 && count < sum, "{count} waits");
+        let summed_up = watch.stop()?.report()?.run_queue()?;
         drop(stopped);
-        watch.stop().map(drop)
+        println!("  {summed_up:?}");
+        equal("sum of the waits", summed_up.sum_ns, truth)?;
+        ensure!(summed_up.count > 0, "no waits");
+        Ok(())
     });
 }

@@ -295,7 +295,8 @@ fn without_pairing() {
         let killed = Program::new(&[(GETPPID, ret::KILL_PROCESS)], &[(GETPPID, 1)]);
         killed.run(PROGRAM)?;
         let (ended, seen_errors) = seen(watch, &errors)?;
-        let is_hooked = ended.stderr.iter().any(|line| line.contains("__secure_computing (fexit)"));
+        let attached = ended.stderr.iter().find(|line| line.starts_with("attached:"));
+        let is_hooked = attached.is_some_and(|line| line.contains("fexit"));
         let is_said = ended.stderr.iter().any(|line| {
             line.starts_with("missing: seccomp") && line.contains("--seccomp-pairing off")
         });

@@ -95,7 +95,7 @@ pub fn name_of(device: &Path) -> String {
 }
 
 /// What the kernel has counted for a disk: `Documentation/block/stat.rst`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     pub reads: u64,
     pub read_bytes: u64,

@@ -29,6 +29,7 @@ pub mod oom_check;
 pub mod parallel;
 pub mod podman;
 pub mod process;
+pub mod report;
 pub mod seccomp;
 pub mod victim;
 pub mod watch;

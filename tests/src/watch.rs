@@ -14,6 +14,7 @@ use crate::facts::{ctrace, patience};
 use crate::marked;
 use crate::names::unique;
 use crate::process::{Signal, Stopped, signal};
+use crate::report::Report;
 
 /// What was read so far.
 #[derive(Debug, Default)]
@@ -263,6 +264,11 @@ impl Ended {
         let line = line.with_context(|| format!("no line with {words:?} in {:#?}", self.stderr))?;
         println!("  summary: {line}");
         Ok(line)
+    }
+
+    /// What happened to each container and outside of them, as `-o json` has it.
+    pub fn report(&self) -> Result<Report> {
+        Report::of(&self.stderr)
     }
 }
 

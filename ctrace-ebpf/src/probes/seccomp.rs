@@ -125,16 +125,8 @@ fn computed(result: i32) -> i32 {
         (0, State::SIGNALLED) => threads::set(tid, State::OUTSIDE),
         (0, _) | (_, State::KILLED) => {}
         (_, State::TRAPPED) => threads::set(tid, State::SIGNALLED),
-        _ => return computed_refusal(0),
+        _ => refused(&Current::new(), Via::SecureComputing),
     }
-    0
-}
-
-/// A global function, for the verifier.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn computed_refusal(_unused: u64) -> i32 {
-    refused(&Current::new(), Via::SecureComputing);
     0
 }
 
@@ -224,7 +216,7 @@ pub fn seccomp_process_exit(_ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     if global!(SECCOMP_OFFSETS, keep_ended) == 1 {
-        remember(0);
+        remember(current.task.tgid() as u64);
     }
     ended(mode as u64)
 }
@@ -233,16 +225,16 @@ pub fn seccomp_process_exit(_ctx: RawTracePointContext) -> i32 {
 #[map(name = "SECCOMP_ENDED")]
 static ENDED: LruHashMap<u32, Ended> = LruHashMap::with_max_entries(1 << 10, 0);
 
-/// Remembers the process that ends. A global function, for the verifier.
+/// Remembers the process that ends. A global function of a scalar, for the verifier.
 #[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would not fit the stack")]
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn remember(_unused: u64) -> i32 {
+extern "C" fn remember(tgid: u64) -> i32 {
     let mut ended = Ended::new_zeroed();
     Current::new().task.identify(&mut ended.process);
     // SAFETY: the helper reads the clock.
     ended.time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    let _ = ENDED.insert(ended.process.tgid, &ended, 0);
+    let _ = ENDED.insert(tgid as u32, &ended, 0);
     0
 }
 

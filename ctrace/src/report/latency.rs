@@ -5,6 +5,7 @@ use ctrace_common::totals::{SLOTS, Total, least_of};
 /// How many took how long, and how much they moved.
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
+    pub sum_ns: u64,
     pub bytes: u64,
     /// Made with the first: a histogram is large.
     slots: Option<Box<[u64; SLOTS]>>,
@@ -13,12 +14,14 @@ pub struct Latency {
 impl Latency {
     /// Adds what was summed up in the kernel.
     pub fn add(&mut self, total: &Total) {
-        let Total { sum_ns: _, bytes, slots } = total;
+        let Total { sum_ns, bytes, slots } = total;
+        self.sum_ns += sum_ns;
         self.bytes += bytes;
         self.add_slots(slots);
     }
 
     pub fn merge(&mut self, other: &Latency) {
+        self.sum_ns += other.sum_ns;
         self.bytes += other.bytes;
         if let Some(slots) = &other.slots {
             self.add_slots(slots);

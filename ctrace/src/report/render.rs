@@ -100,6 +100,7 @@ impl Part {
                 "op": op.name(),
                 "count": latency.count(),
                 "bytes": latency.bytes,
+                "sum_ns": latency.sum_ns,
                 "p50_ns": latency.percentile(50),
                 "p99_ns": latency.percentile(99),
             })
@@ -111,6 +112,7 @@ impl Part {
             "throttled_ns": self.throttled_ns,
             "run_queue": {
                 "count": self.run_queue.count(),
+                "sum_ns": self.run_queue.sum_ns,
                 "p50_ns": self.run_queue.percentile(50),
                 "p99_ns": self.run_queue.percentile(99),
             },

@@ -116,11 +116,23 @@ impl std::fmt::Display for Ending {
 }
 
 /// Boots a kernel with this host's root file system, read-only under a layer in memory, and runs
-/// a shell command in it.
-pub fn boot(kernel: &Kernel, machine: &Machine, command: &str) -> Result<Ending> {
-    let script = workspace::cache_dir()?.join("guest.sh");
-    fs::write(&script, GUEST_SCRIPT).with_context(|| script.display().to_string())?;
-    let script = format!("sh {} {}", quote(&script.to_string_lossy()), quote(command));
+/// a shell command in it. What it prints goes to `out`.
+pub fn boot(
+    kernel: &Kernel,
+    machine: &Machine,
+    command: &str,
+    out: &mut dyn Write,
+) -> Result<Ending> {
+    // A kernel's command line, which the command would be on, is too short for a list of tests.
+    let mut files = tempfile::Builder::new();
+    let files = files.prefix("guest-").tempdir_in(workspace::cache_dir()?)?;
+    let write = |name: &str, text: &str| -> Result<String> {
+        let path = files.path().join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(quote(&path.to_string_lossy()))
+    };
+    let script = write("guest.sh", GUEST_SCRIPT)?;
+    let script = format!("sh {script} {}", quote(&format!("sh {}", write("command.sh", command)?)));
     let timeout = Duration::from_secs(machine.timeout * 60);
     let mut child = launcher(kernel, machine, &script, timeout)?
         .stdin(Stdio::null())
@@ -133,7 +145,7 @@ pub fn boot(kernel: &Kernel, machine: &Machine, command: &str) -> Result<Ending>
     let stderr = child.stderr.take().context("no stderr")?;
     let is_shown = machine.console;
     let console = thread::spawn(move || read_console(stderr, is_shown));
-    each_line(stdout, |line| io::stdout().write_all(line).and_then(|()| io::stdout().flush()))?;
+    each_line(stdout, |line| out.write_all(line).and_then(|()| out.flush()))?;
     let status = child.wait()?;
     let last_lines =
         console.join().map_err(|_| anyhow::anyhow!("reading the console failed"))??;
