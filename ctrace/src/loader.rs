@@ -79,11 +79,11 @@ pub fn plan(wanted: &[Wanted], facts: &Facts) -> Vec<Planned> {
     wanted.iter().map(plan).collect()
 }
 
-/// Loads and attaches. A hook that is not required degrades with a reason. With no probe at all
-/// there are the hooks that attribution lives on.
+/// Loads and attaches. A hook that fails degrades with a reason; a required one takes the rest of its
+/// probe along. With no probe at all there are the hooks that attribution lives on.
 ///
 /// # Errors
-/// Where the object or a required hook cannot be loaded, or none of the probes can run.
+/// Where the object or the hooks of attribution cannot be loaded, or none of the probes can run.
 pub fn load(
     planned: &[Planned],
     facts: &Facts,
@@ -134,15 +134,20 @@ pub fn load(
         .iter()
         .flat_map(|(probe, plan)| plan.hooks.iter().map(|hook| (probe.name(), hook.clone())));
     let of_lifecycle = lifecycle::hooks().into_iter().map(|hook| (lifecycle::NAME, hook));
+    let mut broken: Vec<&str> = Vec::new();
     for (probe, hook) in of_lifecycle.chain(of_probes) {
-        let failure = match attach_hook(&mut programs, &hook, &types) {
-            Ok(()) => None,
-            Err(error) if hook.required => {
-                return Err(error.context(format!("{} cannot be hooked", hook.name)));
+        if broken.contains(&probe) {
+            continue;
+        }
+        let attached = attach_or_fall_back(&mut programs, probe, hook, &types);
+        if let (Some(failure), true) = (&attached.failure, attached.hook.required) {
+            broken.push(probe);
+            let is_last = plans.iter().all(|(probe, _)| broken.contains(&probe.name()));
+            if probe == lifecycle::NAME || is_last {
+                return Err(anyhow!("{} cannot be hooked: {failure}", attached.hook.name));
             }
-            Err(error) => Some(format!("{error:#}")),
-        };
-        hooks.push(Attached { probe, hook, failure });
+        }
+        hooks.push(attached);
     }
 
     let decoders = planned
@@ -226,6 +231,21 @@ impl Types {
         }
         self.0.get().context("the kernel's BTF cannot be read")
     }
+}
+
+fn attach_or_fall_back(
+    object: &mut Ebpf,
+    probe: &'static str,
+    mut hook: Hook,
+    types: &Types,
+) -> Attached {
+    let mut failure = attach_hook(object, &hook, types).err();
+    if let (Some(error), Some(other)) = (&failure, hook.fallback.take()) {
+        let why = Some(format!("{}: {error:#}", hook.name));
+        hook = Hook { why, ..*other };
+        failure = attach_hook(object, &hook, types).err();
+    }
+    Attached { probe, hook, failure: failure.map(|error| format!("{error:#}")) }
 }
 
 fn attach_hook(object: &mut Ebpf, hook: &Hook, types: &Types) -> Result<()> {

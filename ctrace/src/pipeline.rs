@@ -365,6 +365,10 @@ impl Router {
             events.extend(decoder.look(&mut self.whose, now, is_end));
         }
         for (mut subject, mut payload) in events {
+            if let Payload::Lost(lost) = payload {
+                self.lost(lost);
+                continue;
+            }
             self.whose.attribute(&mut subject, payload.detail_mut(), now);
             self.attributed(subject, payload, Ring::Rare, now);
         }

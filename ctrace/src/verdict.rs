@@ -76,7 +76,7 @@ struct Seen {
 struct Noted {
     time_ns: u64,
     deadliness: Deadliness,
-    by_runtime: bool,
+    by_runtime: Option<bool>,
     cause: SignalCause,
 }
 
@@ -112,9 +112,12 @@ impl Verdicts {
     }
 
     fn note_signal(&mut self, subject: &Subject, signal: &Signal, time_ns: u64) {
-        let by_runtime = signal.sender.as_ref().is_some_and(|one| is_runtime(one, subject));
+        let by_runtime = match &signal.sender {
+            Some(sender) => is_runtime(sender, subject),
+            None => Some(false),
+        };
         let is_asking = signal.deadliness == Deadliness::None;
-        if is_asking && !(by_runtime || asks_to_end(signal.number)) {
+        if is_asking && by_runtime != Some(true) && !asks_to_end(signal.number) {
             return;
         }
         let noted = Noted {
@@ -202,7 +205,7 @@ impl Verdicts {
             kind,
             oom: oom.cloned(),
             syscall: seen.filter(|_| kind == CauseKind::Seccomp).and_then(|seen| seen.refused),
-            by_runtime: noted.is_some_and(|noted| noted.by_runtime),
+            by_runtime: noted.map_or(Some(false), |noted| noted.by_runtime),
             signal,
         }));
         is_open
@@ -233,7 +236,7 @@ fn of_own_accord(signals: &[Noted], time_ns: u64) -> Cause {
         kind: CauseKind::Exit,
         oom: None,
         syscall: None,
-        by_runtime: asked.is_some_and(|asked| asked.by_runtime),
+        by_runtime: asked.map_or(Some(false), |asked| asked.by_runtime),
         signal: asked.map(|asked| cause_of(asked, time_ns)),
     }
 }
@@ -266,10 +269,12 @@ fn is_dumping(number: u32) -> bool {
     matches!(number, 3..=8 | 11 | 24 | 25 | 31)
 }
 
-/// Whether the sender is the runtime of the victim's container.
-fn is_runtime(sender: &Subject, victim: &Subject) -> bool {
+/// Whether the sender is the runtime of the victim's container. It is not known of a program that was
+/// run by a file descriptor, as crun and runc do: before Linux 6.14 its name is the descriptor's number
+/// (fexecve(3), <https://github.com/torvalds/linux/commit/543841d18060>).
+fn is_runtime(sender: &Subject, victim: &Subject) -> Option<bool> {
     if sender.attribution.via == Via::RuntimeHelper {
-        return true;
+        return Some(true);
     }
     let is_outside = match sender.container() {
         None => true,
@@ -280,7 +285,11 @@ fn is_runtime(sender: &Subject, victim: &Subject) -> bool {
         Some(start) => comm.starts_with(start),
         None => comm == *name,
     };
-    is_outside && RUNTIMES.iter().any(is_name)
+    let is_nameless = comm.bytes().all(|byte| byte.is_ascii_digit());
+    match is_outside && is_nameless {
+        true => None,
+        false => Some(is_outside && RUNTIMES.iter().any(is_name)),
+    }
 }
 
 /// A map that forgets the oldest keys.

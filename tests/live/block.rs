@@ -32,14 +32,15 @@ fn load() -> [&'static str; 7] {
 pub fn settled(watch: Watch) -> Result<Ended> {
     watch.fence()?;
     let ended = watch.stop()?;
+    let mut lost = 0;
     for event in ended.events.iter().filter(|event| event.is("lost")) {
         println!("  {event}");
+        // What no record was made of is in none of the counts.
+        if event.str("/lost/ring")? != "program" {
+            lost += event.lost(None)?;
+        }
     }
-    let lost = ended
-        .events
-        .iter()
-        .try_fold(0, |sum, event| Ok::<_, anyhow::Error>(sum + event.lost(None)?));
-    equal("lost", lost?, 0)?;
+    equal("lost", lost, 0)?;
     Ok(ended)
 }
 
@@ -127,6 +128,9 @@ fn merged_bios_count_once() {
         let (seen, ended, (_, written)) = counted_run(&name, || fio(disk.device(), &options))?;
         let merged = merges()? - before;
         println!("  {merged} bios were merged into others' requests");
+        if merged == 0 && in_vm() {
+            return Err(cannot("this kernel merges nothing of this load"));
+        }
         ensure!(merged > 0, "nothing was merged: nothing is tested");
         equal("bytes that fio wrote", seen.written_bytes, written.bytes)?;
         for event in of_disk(&ended.events, &name) {

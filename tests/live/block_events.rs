@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ctrace_tests::block::{Loop, Mapped, Mounted, of_disk};
-use ctrace_tests::case::case;
+use ctrace_tests::case::{cannot, case};
 use ctrace_tests::command::run;
-use ctrace_tests::facts::patience;
+use ctrace_tests::facts::{in_vm, patience};
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::Watch;
 
@@ -32,6 +32,9 @@ fn errors_have_their_names() {
             // The first 4096 bytes are there.
             let read = device.read_at(&mut pages.bytes, MIB / 2);
             println!("  read gave {read:?}");
+            if in_vm() && read.as_ref().is_ok_and(|bytes| *bytes == pages.bytes.len()) {
+                return Err(cannot("this kernel's loop device gives zeros beyond the end"));
+            }
             let whole = device.read_at(&mut pages.bytes, 0);
             ensure!(whole.is_ok(), "a read of what is there failed: {whole:?}");
             let ended = settled(watch)?;

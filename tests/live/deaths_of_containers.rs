@@ -119,7 +119,13 @@ fn stopped_by_podman() {
         container.stop(1)?;
         let end = end(&watch, &container)?;
         equal("code", end.u64("/exit/runtime_code")?, 137)?;
-        by_runtime(&end, true)?;
+        match end.str("/exit/cause/sender/comm")? {
+            // crun runs itself by a file descriptor, and an old kernel gives it its number as a name.
+            comm if comm.bytes().all(|byte| byte.is_ascii_digit()) => {
+                equal("by_runtime", end.get("/exit/cause/by_runtime"), None)?;
+            }
+            _ => by_runtime(&end, true)?,
+        }
         watch.stop().map(drop)
     });
 }

@@ -275,11 +275,37 @@ fn memory_limit() {
             }
             CgroupVersion::V2 => {
                 ensure!(truth[0] > 0, "memory.high was not exceeded");
+                stalls(&cgroup, &ended, is_mine, &one)?;
                 equal("high_bytes", one.u64("/memory/high_bytes")?, 16 * MIB)?;
                 equal("limit_bytes", one.u64("/memory/limit_bytes")?, 64 * MIB)
             }
         }
     });
+}
+
+/// Holds the stalls that events tell of against the cgroup's own `memory.pressure`, which has
+/// microseconds. It may go on after the last event.
+fn stalls(
+    cgroup: &Cgroup,
+    ended: &Ended,
+    is_mine: impl Fn(&Event) -> bool,
+    one: &Event,
+) -> Result<()> {
+    let Ok(pressure) = cgroup.get("memory.pressure") else {
+        return equal("some_ns without PSI", one.get("/memory/some_ns"), None);
+    };
+    let total = |line: &str| -> Result<u64> {
+        let line = pressure.lines().find(|text| text.starts_with(line)).context("no such line")?;
+        Ok(line.rsplit_once("total=").context("no total")?.1.trim().parse::<u64>()? * 1000)
+    };
+    let truth = [total("some")?, total("full")?];
+    let fields = ["/memory/some_ns", "/memory/full_ns"];
+    let told = sums(ended, "memory_pressure", fields, is_mine);
+    println!("  stalls: memory.pressure {truth:?}, events {told:?}");
+    for (told, truth) in told.into_iter().zip(truth) {
+        ensure!(told <= truth && truth <= told + told / 10 + 1_000_000, "{told} of {truth} ns");
+    }
+    Ok(())
 }
 
 /// Directories that are removed when dropped, the last first.

@@ -102,6 +102,15 @@ fn a_cpu() -> Result<u32> {
     Ok(first.context("an empty list of CPUs")?.parse()?)
 }
 
+/// A cgroup of the hierarchy that waits are summed up by.
+fn a_cgroup() -> Result<Cgroup> {
+    let mount = match v1_mount("pids")? {
+        Some(mount) => mount,
+        None => v2_mount()?.context("no hierarchy that stands for tasks is mounted")?,
+    };
+    Cgroup::in_hierarchy(&mount, &unique("runq"))
+}
+
 /// Lets hogs compete until each has been seen so often, and holds what was seen of them against the
 /// scheduler's own counts.
 fn add_up(hogs: &[Hog], times: usize) -> Result<Vec<Event>> {
@@ -169,7 +178,7 @@ fn only_slow_ones() {
     case("--runq-slower: nothing faster is shown", || {
         let cpu = a_cpu()?;
         let _hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
-        let slow = watch("runq", &["--runq-slower", "2ms"])?;
+        let slow = watch("runq", &["--runq-slower", "2ms", "--no-fold"])?;
         let never = watch("runq", &["--runq-slower", "1h"])?;
         slow.events(patience(20), "delays", |events| events.len() >= 50)?;
         for event in slow.stop()?.events.iter().filter(|event| event.is("runq_delay")) {
@@ -177,6 +186,43 @@ fn only_slow_ones() {
             ensure!(delay >= 2_000_000, "a delay of {delay} ns");
         }
         equal("delays of an hour", never.stop()?.events.len(), 0)
+    });
+}
+
+#[test]
+fn told_together() {
+    case("hogs in a cgroup: a wait at once, then one event a second; all add up", || {
+        let cpu = a_cpu()?;
+        let cgroup = a_cgroup()?;
+        let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
+        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+        hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
+        let waited = || hogs.iter().map(Hog::waited).sum::<Result<u64>>();
+        let before = waited()?;
+        let path = cgroup.path_text();
+        let watch = watch("runq", &["--runq-slower", "0.000001ms", "--cgroup", &path])?;
+        stopped.into_iter().try_for_each(Stopped::go_on)?;
+        let begun = Instant::now();
+        watch.events(patience(20), "three events", |events| events.len() >= 3)?;
+        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+        let truth = waited()? - before;
+        let seconds = begun.elapsed().as_secs();
+        let events = watch.stop()?.events;
+        drop(stopped);
+        let sum = |field: &str| events.iter().map(|event| event.u64(field)).sum::<Result<u64>>();
+        println!("  {} events of {} waits", events.len(), sum("/sched/count")?);
+        equal("sum of the waits", sum("/sched/sum_ns")?, truth)?;
+        ensure!(events.len() as u64 <= seconds + 3, "{} in {seconds} s", events.len());
+        equal("count of the first", events[0].u64("/sched/count")?, 1)?;
+        let is_longest = |event: &Event| -> Result<bool> {
+            let (longest, count) = (event.u64("/sched/delay_ns")?, event.u64("/sched/count")?);
+            let sum = event.u64("/sched/sum_ns")?;
+            Ok(longest <= sum && sum <= longest * count)
+        };
+        events.iter().try_for_each(|event| {
+            ensure!(is_longest(event)?, "not the longest: {event}");
+            Ok(())
+        })
     });
 }
 
@@ -189,8 +235,8 @@ fn a_neighbour_of_a_container() {
         let container = engine.start(&options, &["/bin/sh", "-c", BUSY])?;
         let (pid, hog) = (container.pid()?, Hog::start(Some(cpu.parse()?))?);
         let of_container =
-            watch("runq", &["--runq-slower", "1ms", "--container", &container.name])?;
-        let all = watch("runq", &["--runq-slower", "1ms"])?;
+            watch("runq", &["--runq-slower", "1ms", "--no-fold", "--container", &container.name])?;
+        let all = watch("runq", &["--runq-slower", "1ms", "--no-fold"])?;
         let event = of_container.event("the container's wait", |event| {
             event.is_of(pid) && event.u64("/sched/before/pid").ok() == Some(hog.pid().into())
         })?;
@@ -245,11 +291,7 @@ fn a_quota_is_told_apart() {
 fn summed_up_by_cgroup() {
     case("the sums in the kernel: a cgroup's waits are all that its tasks waited", || {
         let cpu = a_cpu()?;
-        let mount = match v1_mount("pids")? {
-            Some(mount) => mount,
-            None => v2_mount()?.context("no hierarchy that stands for tasks is mounted")?,
-        };
-        let cgroup = Cgroup::in_hierarchy(&mount, &unique("runq"))?;
+        let cgroup = a_cgroup()?;
         let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
         let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
         hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;

@@ -72,7 +72,8 @@ pub struct Args {
     /// on: by pairing even where there is a better way
     #[arg(help_heading = "Thresholds and costs", long, value_enum, default_value_t = Pairing::Auto, value_name = "HOW")]
     seccomp_pairing: Pairing,
-    /// Show each denial by seccomp; if absent, those alike are counted and shown once a second
+    /// Show each denial by seccomp and each long wait for a CPU; if absent, denials that are alike and
+    /// waits in the same container are counted and shown once a second
     #[arg(help_heading = "Thresholds and costs", long)]
     no_fold: bool,
     /// Block I/O that takes so long or longer is an event
@@ -145,6 +146,7 @@ impl Args {
             all: false,
             seccomp_pairing: self.seccomp_pairing,
             no_fold: self.no_fold,
+            has_conditions: !self.conditions.is_empty(),
             block_slower: self.block_slower,
             runq_slower: self.runq_slower,
             blocked_slower: self.blocked_slower,

@@ -86,8 +86,8 @@ pub struct Cause {
     pub signal: Option<SignalCause>,
     /// The system call that a seccomp filter ended it for.
     pub syscall: Option<&'static str>,
-    /// The sender is a container runtime's.
-    pub by_runtime: bool,
+    /// The sender is a container runtime's; absent: its name does not tell.
+    pub by_runtime: Option<bool>,
 }
 
 impl Cause {
@@ -128,7 +128,9 @@ impl Cause {
         Field {
             name: "by_runtime",
             ty: Type::Flag,
-            doc: "Whether the sender is a container runtime's: a stop, and no stranger's kill",
+            doc: "Whether the sender is a container runtime's: a stop, and no stranger's kill; null: its \
+                  name does not tell, as where it is the number of a file descriptor (a program run \
+                  by fexecve(3), before Linux 6.14)",
             get: |cause| cause.by_runtime.into(),
         },
         Field {
@@ -218,7 +220,7 @@ impl Cause {
     fn origin(&self, signal: &SignalCause) -> String {
         let SignalCause { via, sender, init, is_own, .. } = signal;
         match sender {
-            Some(sender) if self.by_runtime => {
+            Some(sender) if self.by_runtime == Some(true) => {
                 let by = if *via == SignalVia::CgroupKill { ", by cgroup.kill" } else { "" };
                 format!("the container runtime, {}{by}", named(sender))
             }

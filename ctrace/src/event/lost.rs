@@ -8,7 +8,8 @@ use super::{
 /// A gap in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Where they did not fit: a ring buffer, `held` or `output`; `program`: none was made.
+    /// Where they did not fit: a ring buffer, `held`, `output` or `audit`; `program`: none
+    /// was made.
     pub ring: &'static str,
     /// What they were: [`ctrace_common::Kind::name`], or `event` behind the decoder; of `program` its
     /// name.
@@ -23,7 +24,7 @@ impl Lost {
             ty: Type::Text,
             doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers), held \
                   (too many wait for their containers' names) or output (the reader of ctrace's \
-                  output is too slow); program: the kernel left a run of one of ctrace's programs \
+                  output is too slow); audit (the kernel's audit log); program: the kernel left a run of one of ctrace's programs \
                   out, in whose midst an interrupt came to the same hook",
             get: |lost| lost.ring.into(),
         },
@@ -47,6 +48,7 @@ impl Lost {
             "rare" => "a larger --rare-ring-size holds more",
             "lifecycle" => "a larger --lifecycle-ring-size holds more",
             "held" => "too many wait for what their containers are called",
+            "audit" => "the kernel's audit log was faster than its reader",
             "program" => "an interrupt came to a hook while its program ran",
             "bulk" => "a larger --bulk-ring-size holds more",
             _ => "whoever reads the output is too slow",

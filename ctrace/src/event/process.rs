@@ -269,7 +269,7 @@ mod tests {
         let kill = |kind, by_runtime| Cause {
             kind,
             signal: Some(stop.clone()),
-            by_runtime,
+            by_runtime: Some(by_runtime),
             ..Cause::default()
         };
         assert_eq!(

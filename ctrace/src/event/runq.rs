@@ -7,10 +7,14 @@ use super::{
 };
 
 /// A task got a CPU after it had waited for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunqDelay {
-    /// From runnable to running.
+    /// From runnable to running; of several waits of the longest.
     pub delay_ns: u64,
+    /// Of how many waits this tells, of tasks of the same container or cgroup.
+    pub count: u64,
+    /// All of them together.
+    pub sum_ns: u64,
     /// The CPU that it got.
     pub cpu: u32,
     /// It had been running until it waited; else it had been asleep. Absent: unknown.
@@ -21,6 +25,20 @@ pub struct RunqDelay {
     pub before: Option<Box<Subject>>,
 }
 
+impl Default for RunqDelay {
+    fn default() -> Self {
+        Self {
+            delay_ns: 0,
+            count: 1,
+            sum_ns: 0,
+            cpu: 0,
+            preempted: None,
+            throttled: None,
+            before: None,
+        }
+    }
+}
+
 impl RunqDelay {
     pub const FIELDS: &'static [Field<Self>] = &[
         Field {
@@ -29,6 +47,20 @@ impl RunqDelay {
             doc: "With type runq_delay: nanoseconds from runnable to running, on whatever CPUs it \
                   waited",
             get: |delay| delay.delay_ns.into(),
+        },
+        Field {
+            name: "count",
+            ty: Type::Number,
+            doc: "With type runq_delay: of how many waits of tasks of this container or cgroup this \
+                  is the longest. The first is told at once, what follows once a second (--no-fold: \
+                  each)",
+            get: |delay| delay.count.into(),
+        },
+        Field {
+            name: "sum_ns",
+            ty: Type::Number,
+            doc: "With type runq_delay: nanoseconds that all of them waited",
+            get: |delay| delay.sum_ns.into(),
         },
         Field {
             name: "cpu",
@@ -87,7 +119,7 @@ impl Detail for RunqDelay {
 
     fn headline(&self, subject: Option<&Subject>) -> String {
         let process = subject.map(|subject| subject.process.label()).unwrap_or_default();
-        let Self { delay_ns, cpu, preempted: _, throttled, before } = self;
+        let Self { delay_ns, count, sum_ns, cpu, preempted: _, throttled, before } = self;
         let why = match (throttled, before) {
             (Some(true), _) => ": its CPU quota was used up".to_owned(),
             (_, Some(before)) => {
@@ -95,7 +127,11 @@ impl Detail for RunqDelay {
             }
             (_, None) => ", which was idle".to_owned(),
         };
-        format!("{process} waited {} for CPU {cpu}{why}", text::duration(*delay_ns))
+        let others = match count {
+            1 => String::new(),
+            _ => format!(" (the longest of {count} waits, {} in all)", text::duration(*sum_ns)),
+        };
+        format!("{process} waited {} for CPU {cpu}{why}{others}", text::duration(*delay_ns))
     }
 
     fn evidence(&self, _subject: Option<&Subject>) -> Vec<Evidence> {
@@ -129,6 +165,10 @@ mod tests {
         );
         delay.throttled = Some(true);
         let expected = "web[7] waited 25.000 ms for CPU 3: its CPU quota was used up";
+        assert_eq!(headline(&delay), expected);
+        (delay.throttled, delay.before, delay.count, delay.sum_ns) = (None, None, 3, 61_000_000);
+        let expected = "web[7] waited 25.000 ms for CPU 3, which was idle (the longest of 3 waits, \
+                        61.000 ms in all)";
         assert_eq!(headline(&delay), expected);
     }
 }

@@ -60,7 +60,7 @@ impl Probe for BlockProbe {
 
 fn hook(name: &'static str, programs: Vec<Program>, gives: &'static str) -> Hook {
     let strategy = Some(Strategy { name: "raw_tp", programs });
-    Hook { name, strategy, required: true, gives, lost: None, why: None }
+    Hook { name, strategy, required: true, fallback: None, gives, lost: None, why: None }
 }
 
 /// The hierarchy that cgroups own I/O in. Linux calls the controller `blkio` on v1 and in /proc/cgroups,
@@ -77,6 +77,7 @@ fn writeback(facts: &Facts) -> Hook {
         name: "owner of buffered writes",
         strategy: (!is_v1).then_some(strategy),
         required: false,
+        fallback: None,
         gives: "the cgroup whose processes wrote",
         lost: is_v1.then_some(
             "the kernel charges buffered writes to the root cgroup when it writes them back, where \

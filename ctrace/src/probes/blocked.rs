@@ -72,6 +72,7 @@ impl Probe for Blocked {
             name: "bpf_iter_task",
             strategy: Some(Strategy { name: "iter", programs: vec![program] }),
             required: false,
+            fallback: None,
             gives: "tasks that are blocked",
             lost: None,
             why: None,

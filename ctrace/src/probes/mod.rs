@@ -85,8 +85,10 @@ pub struct Asked {
     pub all: bool,
     /// How the denials by seccomp are seen that return an error.
     pub seccomp_pairing: seccomp::Pairing,
-    /// Each denial by seccomp is an event of its own.
+    /// Each denial by seccomp and each wait for a CPU is an event of its own.
     pub no_fold: bool,
+    /// Events are filtered by their fields (`--where`).
+    pub has_conditions: bool,
     /// Block I/O that takes so long or longer.
     pub block_slower: Duration,
     /// Waits for a CPU of at least so long.
@@ -101,6 +103,7 @@ impl Default for Asked {
             all: false,
             seccomp_pairing: seccomp::Pairing::default(),
             no_fold: false,
+            has_conditions: false,
             block_slower: Duration::from_millis(50),
             runq_slower: Duration::from_millis(20),
             blocked_slower: Duration::from_secs(1),
@@ -121,7 +124,7 @@ pub trait Decoder {
     /// order.
     fn complete(&mut self, _subject: &Subject, _payload: &mut Payload) {}
     /// Whether the event is asked for. One that is not is still of use to others.
-    fn shows(&self, _subject: &Subject, _payload: &Payload) -> bool {
+    fn shows(&mut self, _subject: &Subject, _payload: &Payload) -> bool {
         true
     }
     /// Events that no record tells of, once a second and at the end. `now_ns`: since boot.
@@ -165,7 +168,7 @@ impl Decoder for Hidden {
         self.0.complete(subject, payload);
     }
 
-    fn shows(&self, _subject: &Subject, _payload: &Payload) -> bool {
+    fn shows(&mut self, _subject: &Subject, _payload: &Payload) -> bool {
         false
     }
 
@@ -210,6 +213,8 @@ pub struct Hook {
     pub strategy: Option<Strategy>,
     /// Without it the probe cannot run.
     pub required: bool,
+    /// What is tried where the kernel refuses the strategy after all.
+    pub fallback: Option<Box<Hook>>,
     /// What it is for.
     pub gives: &'static str,
     /// What is lost by the choice, and what stands in for it; absent: nothing.

@@ -42,6 +42,7 @@ impl Probe for Oom {
             name: "oom:mark_victim",
             strategy: Some(raw_tracepoint("mark_victim", "mark_victim")),
             required: true,
+            fallback: None,
             gives: "every victim",
             lost: None,
             why: None,
@@ -51,6 +52,7 @@ impl Probe for Oom {
                 name: "signal:signal_generate",
                 strategy: Some(raw_tracepoint("oom_signal_generate", "signal_generate")),
                 required: false,
+                fallback: None,
                 gives: "the victim's task: mark_victim has only its pid on this kernel",
                 lost: None,
                 why: None,
@@ -106,6 +108,7 @@ fn out_of_memory(features: &Features) -> Hook {
         name: FUNCTION,
         strategy,
         required: false,
+        fallback: None,
         gives: "constraint, limiting cgroup, gfp_mask and order",
         lost: why.is_some().then_some(
             "the kernel's log stands in; where it is silent, its stack and OOM lock do, without \

@@ -98,7 +98,8 @@ fn plan(
     }
     let program = Program { name: tracepoint, attach: Attach::RawTracepoint(tracepoint) };
     let strategy = Some(Strategy { name: "raw_tp", programs: vec![program] });
-    let hook = Hook { name, strategy, required: true, gives, lost: None, why: None };
+    let hook =
+        Hook { name, strategy, required: true, fallback: None, gives, lost: None, why: None };
     Ok(ProbePlan { hooks: vec![hook], ..ProbePlan::default() })
 }
 
@@ -152,7 +153,7 @@ impl Decoder for ExitDecoder {
 
     /// The programs let the first processes of all pid namespaces pass: containers are told here. One
     /// of which nothing is known may be of a container.
-    fn shows(&self, subject: &Subject, payload: &Payload) -> bool {
+    fn shows(&mut self, subject: &Subject, payload: &Payload) -> bool {
         let Payload::Exit(exit) = payload else { return true };
         let is_unknown = subject.attribution.via == Via::Unknown;
         self.all || exit.signal.is_some() || exit.container_end || is_unknown

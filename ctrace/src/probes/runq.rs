@@ -1,5 +1,7 @@
 //! Tasks that waited for a CPU: `sched:sched_switch`, with what the kernel keeps of each task.
 
+mod folds;
+
 use aya::Ebpf;
 use ctrace_common::{
     Kind,
@@ -52,7 +54,7 @@ impl Probe for Runq {
         let hook = |name, (program, tracepoint), gives| {
             let program = Program { name: program, attach: Attach::BtfTracepoint(tracepoint) };
             let strategy = Some(Strategy { name: "tp_btf", programs: vec![program] });
-            Hook { name, strategy, required: false, gives, lost: None, why: None }
+            Hook { name, strategy, required: false, fallback: None, gives, lost: None, why: None }
         };
         let mut hooks = vec![hook(
             "sched:sched_switch",
@@ -78,10 +80,12 @@ impl Probe for Runq {
     fn decoder(
         &self,
         _facts: &Facts,
-        _asked: &Asked,
+        asked: &Asked,
         _object: &mut Ebpf,
     ) -> anyhow::Result<Box<dyn Decoder>> {
-        Ok(Box::new(RunqDecoder))
+        let tells_each = asked.all || asked.no_fold || asked.has_conditions;
+        let folds = (!tells_each).then(folds::Folds::default);
+        Ok(Box::new(RunqDecoder { folds }))
     }
 }
 
@@ -104,7 +108,10 @@ fn check(offsets: &SchedOffsets) -> Result<(), Unsupported> {
     Ok(())
 }
 
-struct RunqDecoder;
+struct RunqDecoder {
+    /// Absent: each wait is told.
+    folds: Option<folds::Folds>,
+}
 
 impl Decoder for RunqDecoder {
     fn kinds(&self) -> &'static [Kind] {
@@ -118,12 +125,26 @@ impl Decoder for RunqDecoder {
         let known = |has, bit| (flags & has != 0).then_some(flags & bit != 0);
         let payload = RunqDelay {
             delay_ns,
+            sum_ns: delay_ns,
+            count: 1,
             cpu,
             preempted: known(runq::RunqDelay::HAS_PREEMPTED, runq::RunqDelay::PREEMPTED),
             throttled: known(runq::RunqDelay::HAS_THROTTLED, runq::RunqDelay::THROTTLED),
             before: (before.tid != 0).then(|| Box::new(Subject::of_record(&before, None))),
         };
         Ok((Subject::of_record(&task, None), Payload::RunqDelay(payload)))
+    }
+
+    fn shows(&mut self, subject: &Subject, payload: &Payload) -> bool {
+        match (&mut self.folds, payload) {
+            (Some(folds), Payload::RunqDelay(delay)) => folds.tells(subject, delay),
+            _ => true,
+        }
+    }
+
+    fn tick(&mut self, _now_ns: u64) -> Vec<(Subject, Payload)> {
+        let told = self.folds.as_mut().map(folds::Folds::tick).unwrap_or_default();
+        told.into_iter().map(|(subject, delay)| (subject, Payload::RunqDelay(delay))).collect()
     }
 }
 
@@ -135,7 +156,7 @@ mod tests {
     use super::*;
 
     fn decode(record: &runq::RunqDelay) -> (Subject, RunqDelay) {
-        match RunqDecoder.decode(record.as_bytes()) {
+        match (RunqDecoder { folds: None }).decode(record.as_bytes()) {
             Ok((subject, Payload::RunqDelay(delay))) => (subject, delay),
             other => panic!("{other:?}"),
         }
@@ -149,7 +170,8 @@ mod tests {
         record.cpu = 1;
         let (subject, delay) = decode(&record);
         assert_eq!(subject.process.pid, Some(7));
-        let idle = RunqDelay { delay_ns: 21_000_000, cpu: 1, ..RunqDelay::default() };
+        let idle =
+            RunqDelay { delay_ns: 21_000_000, sum_ns: 21_000_000, cpu: 1, ..RunqDelay::default() };
         assert_eq!(delay, idle, "nothing ran, and nothing is known");
         record.before.tgid = 8;
         record.before.tid = 9;
@@ -164,7 +186,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let decoded = RunqDecoder.decode(&bytes);
+            let decoded = (RunqDecoder { folds: None }).decode(&bytes);
             prop_assert_eq!(decoded.is_ok(), bytes.len() >= size_of::<runq::RunqDelay>());
         }
     }

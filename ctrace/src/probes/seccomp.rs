@@ -68,7 +68,7 @@ impl Probe for SeccompProbe {
             return Err(Unsupported { feature: "raw_tp".to_owned(), min_kernel: Some("4.17") });
         }
         let mut offsets = offsets::offsets(&facts.btf)?;
-        offsets.fold = (!asked.no_fold).into();
+        offsets.fold = (!tells_each(asked)).into();
         let logged = logged(facts);
         offsets.keep_ended = (logged == Logged::AuditLog).into();
         let hooks = vec![
@@ -80,6 +80,7 @@ impl Probe for SeccompProbe {
                     ("seccomp_process_exit", "sched_process_exit"),
                 ]),
                 required: false,
+                fallback: None,
                 gives: "traps and kills",
                 lost: None,
                 why: None,
@@ -108,8 +109,13 @@ impl Probe for SeccompProbe {
             }
             Logged::Function | Logged::No => None,
         };
-        Ok(Box::new(decode::SeccompDecoder::new(folds, log, asked.no_fold)))
+        Ok(Box::new(decode::SeccompDecoder::new(folds, log, tells_each(asked))))
     }
+}
+
+/// Whether each denial is an event of its own.
+fn tells_each(asked: &Asked) -> bool {
+    asked.no_fold || asked.all
 }
 
 fn raw_tracepoints(programs: &[(&'static str, &'static str)]) -> Option<Strategy> {
@@ -147,7 +153,17 @@ fn errors_hook(errors: Errors, facts: &Facts, pairing: Pairing) -> Hook {
         Errors::Function(name) => {
             let program = Program { name, attach: Attach::Fexit(FUNCTION) };
             let strategy = Some(Strategy { name: "fexit", programs: vec![program] });
-            Hook { name: FUNCTION, strategy, required: false, gives, lost: None, why: None }
+            let by_pairing = || Box::new(errors_hook(Errors::Pairing, facts, pairing));
+            let fallback = (pairing != Pairing::Off).then(by_pairing);
+            Hook {
+                name: FUNCTION,
+                strategy,
+                required: false,
+                fallback,
+                gives,
+                lost: None,
+                why: None,
+            }
         }
         Errors::Pairing => {
             // In this order: an exit is only of use once entries, forks and execs are seen.
@@ -161,14 +177,30 @@ fn errors_hook(errors: Errors, facts: &Facts, pairing: Pairing) -> Hook {
                 "the time of two small programs in every system call of the host \
                  (--seccomp-pairing off leaves them out)",
             );
-            Hook { name: "raw_syscalls:*", strategy, required: false, gives, lost, why }
+            Hook {
+                name: "raw_syscalls:*",
+                strategy,
+                required: false,
+                fallback: None,
+                gives,
+                lost,
+                why,
+            }
         }
         Errors::No => {
             let lost = Some(
                 "denials that return an error are not seen, because of --seccomp-pairing off, but \
                  those of filters that ask for a log",
             );
-            Hook { name: "raw_syscalls:*", strategy: None, required: false, gives, lost, why }
+            Hook {
+                name: "raw_syscalls:*",
+                strategy: None,
+                required: false,
+                fallback: None,
+                gives,
+                lost,
+                why,
+            }
         }
     }
 }
@@ -191,6 +223,7 @@ fn logged_hook(logged: Logged, facts: &Facts) -> Hook {
         name: AUDIT_FUNCTION,
         strategy: None,
         required: false,
+        fallback: None,
         gives,
         lost: None,
         why: fentry,

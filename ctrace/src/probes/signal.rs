@@ -43,6 +43,7 @@ impl Probe for SignalProbe {
             name: "signal:signal_generate",
             strategy: Some(Strategy { name: "raw_tp", programs }),
             required: true,
+            fallback: None,
             gives: "every signal, with its sender",
             lost: None,
             why: None,
@@ -136,7 +137,7 @@ impl Decoder for SignalDecoder {
     }
 
     /// What does not end the process is for the verdict alone, and seccomp has events of its own.
-    fn shows(&self, _subject: &Subject, payload: &Payload) -> bool {
+    fn shows(&mut self, _subject: &Subject, payload: &Payload) -> bool {
         let Payload::Signal(signal) = payload else { return true };
         let is_fatal = signal.deadliness != Deadliness::None;
         self.all || (is_fatal && signal.via != SignalVia::Seccomp)

@@ -56,7 +56,8 @@ pub(super) fn plan(
     }
     let strategy = Some(Strategy { name: "file", programs: Vec::new() });
     let lost = Some("what a cgroup counts in its last second: its files go with it");
-    let hook = Hook { name: file, strategy, required: false, gives, lost, why: None };
+    let hook =
+        Hook { name: file, strategy, required: false, fallback: None, gives, lost, why: None };
     Ok(ProbePlan { hooks: vec![hook], ..ProbePlan::default() })
 }
 

@@ -73,7 +73,9 @@ pub fn report(denial: &Denial) {
         flags,
         reserved: 0,
     };
-    let is_folded = global!(SECCOMP_OFFSETS, fold) == 1;
+    // A kill is the cause of one death.
+    let is_kill = matches!(action, Action::KillThread | Action::KillProcess);
+    let is_folded = global!(SECCOMP_OFFSETS, fold) == 1 && !is_kill;
     let is_second = matches!(IN_USE.get(0), Some(1));
     let (in_use, before) = if is_second { (&FOLDS_1, &FOLDS_0) } else { (&FOLDS_0, &FOLDS_1) };
     if is_folded && count(in_use, &key, tgid) {
