@@ -257,6 +257,8 @@ offsets! {
         info_syscall,
         /// 1: repeated denials are counted and not sent.
         fold,
+        /// 1: the entry and exit of system calls are paired.
+        is_paired,
         /// 1: processes with a filter are remembered when they end.
         keep_ended,
     }

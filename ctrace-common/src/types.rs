@@ -25,7 +25,8 @@ pub enum Kind {
     Fork = 7,
     /// A process runs another program: [`crate::event::process::Exec`].
     Exec = 8,
-    /// The last thread of a process ends: [`crate::event::process::Exit`].
+    /// The last thread of a process ends, where all ends are asked for:
+    /// [`crate::event::process::Exit`].
     Exit = 9,
     /// A seccomp filter denied a system call: [`crate::event::seccomp::Seccomp`].
     Seccomp = 10,
@@ -35,11 +36,14 @@ pub enum Kind {
     Block = 12,
     /// A task got a CPU after it had waited for one: [`crate::event::runq::RunqDelay`].
     RunqDelay = 13,
+    /// The last thread of a process ends that a signal has ended, or that is the first of its pid
+    /// namespace: [`crate::event::process::Exit`].
+    Death = 14,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::CgroupPath,
         Kind::OomKill,
         Kind::CgroupMkdir,
@@ -53,9 +57,10 @@ impl Kind {
         Kind::Signal,
         Kind::Block,
         Kind::RunqDelay,
+        Kind::Death,
     ];
     /// Slots of a per-kind counter map: one more than the greatest kind.
-    pub const SLOTS: u32 = 14;
+    pub const SLOTS: u32 = 15;
 
     /// The name used for the kind in `lost` events and summaries.
     pub const fn name(self) -> &'static str {
@@ -68,7 +73,7 @@ impl Kind {
             Kind::CgroupRename => "cgroup_rename",
             Kind::Fork => "fork",
             Kind::Exec => "exec",
-            Kind::Exit => "exit",
+            Kind::Exit | Kind::Death => "exit",
             Kind::Seccomp => "seccomp",
             Kind::Signal => "signal",
             Kind::Block => "block",
@@ -79,7 +84,9 @@ impl Kind {
     /// The ring that carries it.
     pub const fn ring(self) -> Ring {
         match self {
-            Kind::CgroupPath | Kind::OomKill | Kind::Seccomp | Kind::Signal => Ring::Rare,
+            Kind::CgroupPath | Kind::OomKill | Kind::Seccomp | Kind::Signal | Kind::Death => {
+                Ring::Rare
+            }
             Kind::CgroupMkdir
             | Kind::CgroupRmdir
             | Kind::CgroupRelease

@@ -157,14 +157,6 @@ impl Totals {
         Self { map, lost }
     }
 
-    /// All that was summed up so far.
-    pub fn read(&self) -> Vec<(TotalKey, Total)> {
-        let read = |(key, value): (TotalBytes, TotalValue)| {
-            (zerocopy::transmute!(key), zerocopy::transmute!(value))
-        };
-        self.map.iter().filter_map(Result::ok).map(read).collect()
-    }
-
     /// Takes out those of cgroups that are gone: the room is for others.
     pub fn take(&mut self, is_gone: impl Fn(&Place) -> bool) -> Vec<(TotalKey, Total)> {
         let keys: Vec<TotalBytes> = self.map.keys().filter_map(Result::ok).collect();

@@ -250,7 +250,25 @@ fn attach_or_fall_back(
 
 fn attach_hook(object: &mut Ebpf, hook: &Hook, types: &Types) -> Result<()> {
     let Some(strategy) = &hook.strategy else { return Ok(()) };
-    strategy.programs.iter().try_for_each(|program| attach(object, *program, types))
+    let attached = strategy.programs.iter().try_for_each(|program| attach(object, *program, types));
+    if attached.is_err() {
+        // A part of it tells nothing, and costs.
+        strategy.programs.iter().for_each(|program| detach(object, program.name));
+    }
+    attached
+}
+
+/// Takes a program out of the kernel, if it is there.
+fn detach(object: &mut Ebpf, name: &str) {
+    let _ = match object.program_mut(name) {
+        Some(aya::programs::Program::RawTracePoint(program)) => program.unload(),
+        Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
+        Some(aya::programs::Program::FEntry(program)) => program.unload(),
+        Some(aya::programs::Program::FExit(program)) => program.unload(),
+        Some(aya::programs::Program::KProbe(program)) => program.unload(),
+        Some(aya::programs::Program::Iter(program)) => program.unload(),
+        _ => Ok(()),
+    };
 }
 
 fn attach(object: &mut Ebpf, Program { name, attach }: Program, types: &Types) -> Result<()> {

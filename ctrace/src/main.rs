@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ctrace::cli::{Cli, Usage};
+use ctrace::cli::{Cli, Usage, say};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ctrace: {}", ctrace::event::text::escape(&format!("{error:#}")));
+            say(format_args!("ctrace: {}", ctrace::event::text::escape(&format!("{error:#}"))));
             if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use ctrace_common::{Kind, Ring};
+use ctrace_common::{Kind, Place, Ring};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -41,7 +41,7 @@ use crate::{
     verdict::Verdicts,
 };
 pub use follow::{Follow, follow};
-use outlet::{CHANNEL, Outlet};
+use outlet::{CHANNEL, Outlet, Worth};
 pub use turns::Happening;
 use whose::Whose;
 
@@ -255,7 +255,7 @@ async fn batch(told: &mut Option<mpsc::Receiver<Vec<Container>>>) -> Option<Vec<
 /// An event that waits for its container's name or pod, or for its cause.
 struct Held {
     event: Event,
-    ring: Ring,
+    worth: Worth,
     until: Instant,
     /// When it happened, nanoseconds since boot.
     boot_ns: u64,
@@ -352,7 +352,8 @@ impl Router {
         decoder.complete(&subject, &mut payload);
         self.verdicts.note(&subject, &payload, now);
         if decoder.shows(&subject, &payload) {
-            self.attributed(subject, payload, kind.ring(), now);
+            let worth = Worth::of(kind.ring(), &payload);
+            self.attributed(subject, payload, worth, now);
         }
     }
 
@@ -370,13 +371,14 @@ impl Router {
                 continue;
             }
             self.whose.attribute(&mut subject, payload.detail_mut(), now);
-            self.attributed(subject, payload, Ring::Rare, now);
+            let worth = Worth::of(Ring::Rare, &payload);
+            self.attributed(subject, payload, worth, now);
         }
     }
 
     /// Sends an event that is wanted, or holds it while its container may still get a name. `now`:
     /// nanoseconds since boot.
-    fn attributed(&mut self, subject: Subject, mut payload: Payload, ring: Ring, now: u64) {
+    fn attributed(&mut self, subject: Subject, mut payload: Payload, worth: Worth, now: u64) {
         let is_open = self.verdicts.complete(&subject, &mut payload, now);
         let event = Event { time_ns: clock::wall_of_boot(now), subject: Some(subject), payload };
         let attributions = event.about().map(|subject| &*subject.attribution);
@@ -385,9 +387,9 @@ impl Router {
         match wait {
             Some(wait) if self.held.len() < MAX_HELD => {
                 let until = Instant::now() + wait;
-                self.held.push_back(Held { event, ring, until, boot_ns: now, is_open });
+                self.held.push_back(Held { event, worth, until, boot_ns: now, is_open });
             }
-            _ if self.filter.wants(&event) => self.outlet.send(event, ring),
+            _ if self.filter.wants(&event) => self.outlet.send(event, worth),
             // Nobody knows whether it was asked for.
             _ if name_wait.is_some() && self.filter.wants_a_process(&event) => self.unjudged += 1,
             _ => {}
@@ -416,7 +418,7 @@ impl Router {
             if (held.is_open || is_nameless) && held.until > now && !is_end {
                 self.held.push_back(held);
             } else if self.filter.wants(&held.event) {
-                self.outlet.send(held.event, held.ring);
+                self.outlet.send(held.event, held.worth);
             }
         }
     }
@@ -445,7 +447,7 @@ impl Router {
         // They are of cgroups, and tell nothing of single processes.
         let is_wanted = self.filter.pids.is_empty();
         let (whose, totals) = (&mut self.whose, &mut self.totals);
-        for (key, total) in totals.take(|place| is_end || !whose.lives(place)) {
+        for (key, total) in totals.take(|place| is_end || is_gone(whose, place)) {
             if let Some(attribution) = whose.of_wanted_place(&key.place).filter(|_| is_wanted) {
                 self.summary.report.add(&attribution, &key, &total);
             }
@@ -467,7 +469,7 @@ impl Router {
 
     fn lost(&mut self, lost: Lost) {
         *self.summary.lost.entry((lost.ring, lost.kind)).or_default() += lost.count;
-        self.outlet.send(about_ctrace(lost), Ring::Rare);
+        self.outlet.send(about_ctrace(lost), Worth::Precious);
     }
 
     /// Reports the events that nobody could judge, once in a while and not for each.
@@ -477,6 +479,11 @@ impl Router {
             self.lost(Lost { ring: "held", kind: "event", count });
         }
     }
+}
+
+/// What is of no cgroup stays.
+fn is_gone(whose: &Whose, place: &Place) -> bool {
+    place.id != 0 && !whose.lives(place)
 }
 
 fn about_ctrace(lost: Lost) -> Event {

@@ -140,9 +140,11 @@ impl Verdicts {
         if is_asking {
             signals.retain(|one| one.deadliness != Deadliness::None);
         }
-        if signals.len() < MAX_SIGNALS {
-            signals.push(noted);
+        if signals.len() >= MAX_SIGNALS {
+            // The first and the last are those that verdicts go by.
+            signals.remove(1);
         }
+        signals.push(noted);
     }
 
     /// Completes an event by what was seen. True: what is missing may still come, because OOM kills
@@ -273,8 +275,11 @@ fn is_dumping(number: u32) -> bool {
 /// run by a file descriptor, as crun and runc do: before Linux 6.14 its name is the descriptor's number
 /// (fexecve(3), <https://github.com/torvalds/linux/commit/543841d18060>).
 fn is_runtime(sender: &Subject, victim: &Subject) -> Option<bool> {
-    if sender.attribution.via == Via::RuntimeHelper {
-        return Some(true);
+    match sender.attribution.via {
+        Via::RuntimeHelper => return Some(true),
+        // It may be in a container, and call itself what it likes.
+        Via::Unknown => return None,
+        _ => {}
     }
     let is_outside = match sender.container() {
         None => true,

@@ -31,7 +31,8 @@ pub struct Signal {
 impl Signal {
     /// It ends the process.
     pub const FATAL: u32 = 1;
-    /// It ends the process if a thread other than the first takes it.
+    /// It ends the process if a thread other than the first takes it, or the tracer does not keep it
+    /// from the process.
     pub const MAYBE_FATAL: u32 = 2;
     /// To the process, and not to one thread.
     pub const GROUP: u32 = 4;

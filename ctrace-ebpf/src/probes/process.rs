@@ -69,7 +69,10 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     exec.args_len = exec.args_total.min(MAX_ARGS as u32 - 1);
     let used = emit::bounded(&raw const exec.filename_len, MAX_FILENAME);
     let wanted = emit::bounded(&raw const exec.args_len, MAX_ARGS);
-    let (Some(used), Some(wanted)) = (used, wanted) else { return 0 };
+    let (Some(used), Some(wanted)) = (used, wanted) else {
+        emit::lost(Kind::Exec);
+        return 0;
+    };
     // SAFETY: MAX_ARGS bytes follow the longest file name.
     let failed = unsafe {
         let place = text.as_mut_ptr().add(used);
@@ -127,8 +130,9 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     {
         return 0;
     }
+    let kind = if global!(EXIT_OPTIONS, all) == 1 { Kind::Exit } else { Kind::Death };
     let mut record = Exit {
-        header: emit::header(Kind::Exit, size_of::<Exit>()),
+        header: emit::header(kind, size_of::<Exit>()),
         process: TaskIdentity::new_zeroed(),
         status,
         reserved: 0,
@@ -142,7 +146,11 @@ pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
     if !is_told && !is_first_report(&record.process) {
         return 0;
     }
-    emit::send(Kind::Exit, record.as_bytes());
+    // There may be many at once: they must not keep OOM kills out of the ring.
+    match kind {
+        Kind::Death => emit::send_if_room(kind, record.as_bytes()),
+        _ => emit::send(kind, record.as_bytes()),
+    }
     0
 }
 

@@ -255,7 +255,9 @@ extern "C" fn ended(mode: u64) -> i32 {
             code == SIGSYS
                 && nr >= 0
                 && (is_rolled_back || result == -ENOSYS)
-                && matches!(state, State::OUTSIDE | State::UNKNOWN)
+                && (matches!(state, State::OUTSIDE | State::UNKNOWN)
+                    // Nobody notes where a thread is.
+                    || (global!(SECCOMP_OFFSETS, is_paired) != 1 && state != State::KILLED))
         }
     };
     if !is_killed {

@@ -36,14 +36,15 @@ const TRACE_SIGNAL_LOSE_INFO: u32 = 4;
 
 /// `include/uapi/asm-generic/siginfo.h`
 const SI_USER: i32 = 0;
-const SI_QUEUE: i32 = -1;
-const SI_MESGQ: i32 = -3;
-const SI_TKILL: i32 = -6;
+const SI_TIMER: i32 = -2;
+const SI_ASYNCIO: i32 = -4;
+const SI_SIGIO: i32 = -5;
 const SI_KERNEL: i32 = 0x80;
 
 /// `include/linux/sched.h`
 const PF_EXITING: u32 = 4;
 
+const SIGTRAP: u32 = 5;
 const SIGKILL: u32 = 9;
 const SIGCHLD: u32 = 17;
 const SIGSYS: u32 = 31;
@@ -82,7 +83,7 @@ pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
     }
     // SAFETY: the helper returns the running task.
     let running = Task(Address(unsafe { bpf_get_current_task() }));
-    let (code, origin) = origin(info, running, victim);
+    let (code, origin) = origin(number, info, running, victim);
     let mut flags = origin;
     if is_delivered {
         flags |= ending(victim, number, is_group);
@@ -148,7 +149,7 @@ fn bit(number: u32) -> u64 {
 /// The code that the victim will see, and the bits that tell who sent the signal. `kill` and its like
 /// send as the running process; with any other code the running task is whoever was interrupted.
 #[inline(always)]
-fn origin(info: u64, running: Task, victim: Task) -> (i32, u32) {
+fn origin(number: u32, info: u64, running: Task, victim: Task) -> (i32, u32) {
     let is_leaving = running.flags() & PF_EXITING != 0;
     let leaving = is_leaving as u32 * Signal::RUNNING_EXITS;
     let is_own = running.tgid() == victim.tgid();
@@ -160,7 +161,10 @@ fn origin(info: u64, running: Task, victim: Task) -> (i32, u32) {
         SEND_SIG_PRIV => (SI_KERNEL, Signal::PRIVILEGED | leaving),
         _ => {
             let code: i32 = Address(info).read(global!(SIGNAL_OFFSETS, info_code));
-            let is_sent = matches!(code, SI_USER | SI_QUEUE | SI_TKILL | SI_MESGQ);
+            // A process may send any code below zero: rt_sigqueueinfo(2). The kernel's own are of
+            // timers and of I/O, and of those none is SIGKILL.
+            let is_own = matches!(code, SI_TIMER | SI_ASYNCIO | SI_SIGIO) && number != SIGKILL;
+            let is_sent = code == SI_USER || (code < 0 && !is_own);
             (code, (is_sent as u32 * Signal::HAS_SENDER) | leaving)
         }
     }
@@ -196,7 +200,10 @@ fn ending(victim: Task, number: u32, is_group: bool) -> u32 {
     }
     let blocked: u64 = victim.0.read(global!(SIGNAL_OFFSETS, task_blocked));
     let threads: u32 = signal.read(global!(SIGNAL_OFFSETS, signal_nr_threads));
-    if blocked & bit(number) == 0 {
+    if ptrace != 0 {
+        // The tracer may keep it from the process; a breakpoint is nothing else.
+        (number != SIGTRAP) as u32 * Signal::MAYBE_FATAL
+    } else if blocked & bit(number) == 0 {
         Signal::FATAL
     } else if is_group && threads > 1 {
         Signal::MAYBE_FATAL

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 
-use super::{Format, Usage, print, selection::Selection, watch};
+use super::{Format, Usage, print, say, selection::Selection, watch};
 use crate::{
     attribute::{Attributor, inventory::Ask},
     event::{CgroupPlace, Container, Event, Listed, ListedUnit, Payload, Turn, text::escape},
@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     print(text.as_bytes())?;
     if list.is_empty() {
         let hint = if args.all { "" } else { "; --all also lists those that do not run" };
-        eprintln!("ctrace: no containers{hint}");
+        say(format_args!("ctrace: no containers{hint}"));
     }
     let Some(loaded) = loaded else { return Ok(ExitCode::SUCCESS) };
     watch_turns(Follow { loaded, attributor, filter }, &args, &layout)
@@ -154,10 +154,10 @@ fn complete(places: &mut [CgroupPlace], layout: &CgroupLayout) {
 fn say_what_is_hidden() {
     let may_read = Capabilities::of_self().is_ok_and(|own| own.has(Capability::DacReadSearch));
     if !may_read {
-        eprintln!(
+        say(format_args!(
             "ctrace: missing CAP_DAC_READ_SEARCH: names, images and containers without a cgroup \
              stay unknown; run ctrace as root"
-        );
+        ));
     }
 }
 
@@ -217,7 +217,7 @@ fn watch_turns(stages: Follow, args: &Args, layout: &CgroupLayout) -> Result<Exi
     let zone = TimeZone::system();
     runtime.block_on(async {
         let stop = watch::stop_signal()?;
-        eprintln!("attached: starts and ends of containers");
+        say(format_args!("attached: starts and ends of containers"));
         pipeline::follow(stages, limits, stop, |happenings| {
             let mut out = io::stdout().lock();
             for happening in happenings {

@@ -5,10 +5,19 @@ mod containers;
 mod selection;
 mod watch;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// Says a line on standard error. That nobody reads it any more is no failure.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
 
 /// Bad usage that only shows once the host is looked at. It ends with exit code 2.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Colour, Format, Usage, selection::Selection};
+use super::{Colour, Format, Usage, say, selection::Selection};
 use crate::{
     attribute::Attributor,
     enrich::{Enricher, Report, Socket},
@@ -200,7 +200,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if !plan.wait {
             return Err(Usage(format!("{message}; --wait waits for it")).into());
         }
-        eprintln!("ctrace: {message} yet; waiting for it");
+        say(format_args!("ctrace: {message} yet; waiting for it"));
     }
 
     let enrichment = match plan.enrich.is_empty() {
@@ -222,7 +222,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         drop(facts);
         report_hooks(&planned, &loaded.hooks);
         if let Some(error) = attributor.watch_refused() {
-            eprintln!("missing: inotify: {error}: a brief container's name may be missed");
+            say(format_args!("missing: inotify: {error}: a brief container's name may be missed"));
         }
         let out = Box::new(BufWriter::new(io::stdout()));
         let output = Output { sink, out };
@@ -283,9 +283,9 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
         }
     }
     let attached = attached.iter().map(|(probe, ways)| format!("{probe} ({})", ways.join(", ")));
-    eprintln!("attached: {}", attached.collect::<Vec<_>>().join(", "));
+    say(format_args!("attached: {}", attached.collect::<Vec<_>>().join(", ")));
     for line in missing {
-        eprintln!("missing: {line}");
+        say(format_args!("missing: {line}"));
     }
 }
 
@@ -308,29 +308,31 @@ fn report_summary(summary: &Summary, format: Format) {
     let lost = list(
         lost.iter().map(|((ring, kind), count)| format!("{count} {kind} in {ring}")).collect(),
     );
-    eprintln!("events: {seen}; lost: {lost}");
+    say(format_args!("events: {seen}; lost: {lost}"));
     if *undecoded > 0 {
-        eprintln!("undecoded records: {undecoded}");
+        say(format_args!("undecoded records: {undecoded}"));
     }
     if *metadata_overflows > 0 {
-        eprintln!("metadata read again for an overflow of inotify: {metadata_overflows} times");
+        say(format_args!(
+            "metadata read again for an overflow of inotify: {metadata_overflows} times"
+        ));
     }
     if *metadata_unreadable > 0 {
-        eprintln!("metadata files that could not be read: {metadata_unreadable}");
+        say(format_args!("metadata files that could not be read: {metadata_unreadable}"));
     }
     for Report { socket, lists, failures, error, is_open: _ } in enrichment {
         let error = error.as_ref().map(|error| format!(", at last: {}", text::escape(error)));
         let error = error.unwrap_or_default();
-        eprintln!("asked {socket}: {lists} answers, {failures} failures{error}");
+        say(format_args!("asked {socket}: {lists} answers, {failures} failures{error}"));
     }
     if *totals_lost > 0 {
-        eprintln!(
+        say(format_args!(
             "latencies of more cgroups than there was room for, not in the table: {totals_lost}"
-        );
+        ));
     }
     match format {
-        Format::Text => eprint!("{}", report.table(disk)),
-        Format::Json => report.line(disk).iter().for_each(|line| eprintln!("{line}")),
+        Format::Text => report.table(disk).lines().for_each(say),
+        Format::Json => report.line(disk).iter().for_each(|line| say(format_args!("{line}"))),
     }
 }
 

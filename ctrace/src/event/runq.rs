@@ -1,9 +1,9 @@
 //! A task waited for a CPU.
 
 use super::{
-    CGROUP_FIELDS, Detail, Evidence, Process, Subject, container_value,
+    Detail, Evidence, Subject,
     field::{Field, Type, Value, object},
-    text,
+    subject_value, text,
 };
 
 /// A task got a CPU after it had waited for one.
@@ -89,19 +89,9 @@ impl RunqDelay {
             ty: Type::Object,
             doc: "With type runq_delay: the task that ran on the CPU just before; null: the CPU was \
                   idle",
-            get: |delay| delay.before.as_deref().map_or(Value::Null, of_subject),
+            get: |delay| delay.before.as_deref().map_or(Value::Null, subject_value),
         },
     ];
-}
-
-/// A process that an event names besides its own.
-fn of_subject(subject: &Subject) -> Value<'_> {
-    let Value::Object(mut members) = object(Process::FIELDS, &subject.process) else {
-        return Value::Null;
-    };
-    members.push(("container".into(), container_value(subject)));
-    members.push(("cgroup".into(), object(CGROUP_FIELDS, subject)));
-    Value::Object(members)
 }
 
 impl Detail for RunqDelay {
@@ -146,6 +136,7 @@ impl Detail for RunqDelay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Process;
 
     fn process(comm: &str, pid: u32) -> Process {
         Process { comm: Some(comm.into()), pid: Some(pid), ..Process::default() }

@@ -4,12 +4,35 @@ use ctrace_common::Ring;
 use tokio::sync::mpsc::Sender;
 
 use super::about_ctrace;
-use crate::event::{Event, Lost};
+use crate::event::{Event, Lost, Payload};
 
 /// Events that wait for the writer.
 pub const CHANNEL: usize = 4096;
 /// Room that high rates leave to what is rare.
 const RESERVED: usize = CHANNEL / 4;
+/// Room of it that denials leave: a process makes as many as it likes.
+const RESERVED_OF_IT: usize = CHANNEL / 8;
+
+/// What may take which room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// Of a high rate.
+    Common,
+    /// Rare, but where somebody wants it to be frequent.
+    Rare,
+    /// Rare, such as OOM kills.
+    Precious,
+}
+
+impl Worth {
+    pub fn of(ring: Ring, payload: &Payload) -> Self {
+        match (ring, payload) {
+            (Ring::Bulk, _) => Self::Common,
+            (_, Payload::Seccomp(seccomp)) if !seccomp.action.is_kill() => Self::Rare,
+            _ => Self::Precious,
+        }
+    }
+}
 
 pub struct Outlet {
     sender: Sender<Event>,
@@ -25,13 +48,14 @@ impl Outlet {
         Self { sender, unsent: 0, lost: 0 }
     }
 
-    /// Hands an event to the writer, or counts it. `ring`: where it came from.
-    pub fn send(&mut self, event: Event, ring: Ring) {
-        let reserved = match (ring, self.unsent) {
-            (Ring::Rare | Ring::Lifecycle, _) => 0,
-            (Ring::Bulk, 0) => RESERVED,
+    /// Hands an event to the writer, or counts it.
+    pub fn send(&mut self, event: Event, worth: Worth) {
+        let reserved = match (worth, self.unsent) {
+            (Worth::Common, 0) => RESERVED,
             // One long gap, not one after each event that fits.
-            (Ring::Bulk, _) => CHANNEL / 2,
+            (Worth::Common, _) => CHANNEL / 2,
+            (Worth::Rare, _) => RESERVED_OF_IT,
+            (Worth::Precious, _) => 0,
         };
         if self.sender.capacity() <= reserved {
             self.unsent += 1;
@@ -65,7 +89,7 @@ mod tests {
     use tokio::sync::mpsc::{Receiver, channel};
 
     use super::*;
-    use crate::event::{Exit, Payload};
+    use crate::event::Exit;
 
     fn event() -> Event {
         Event { time_ns: 0, subject: None, payload: Payload::Exit(Exit::default()) }
@@ -87,18 +111,26 @@ mod tests {
     fn a_flood_leaves_room_for_what_is_rare() {
         let (sender, mut receiver) = channel(CHANNEL);
         let mut outlet = Outlet::new(sender);
-        (0..2 * CHANNEL).for_each(|_| outlet.send(event(), Ring::Bulk));
+        (0..2 * CHANNEL).for_each(|_| outlet.send(event(), Worth::Common));
         let left_out = (CHANNEL + RESERVED) as u64;
         assert_eq!(outlet.lost(), left_out);
         // One place is the gap's.
-        (1..RESERVED).for_each(|_| outlet.send(event(), Ring::Rare));
+        (1..RESERVED).for_each(|_| outlet.send(event(), Worth::Precious));
         assert_eq!((outlet.lost(), receiver.len()), (left_out, CHANNEL));
-        outlet.send(event(), Ring::Rare);
+        outlet.send(event(), Worth::Precious);
         assert_eq!(outlet.lost(), left_out + 1);
         assert_eq!(read(&mut receiver), (CHANNEL as u64 - 1, vec![left_out]));
         outlet.flush();
-        outlet.send(event(), Ring::Bulk);
+        outlet.send(event(), Worth::Common);
         assert_eq!(read(&mut receiver), (1, vec![1]));
+    }
+
+    #[test]
+    fn a_flood_of_denials_leaves_room_for_oom_kills() {
+        let (sender, receiver) = channel(CHANNEL);
+        let mut outlet = Outlet::new(sender);
+        (0..2 * CHANNEL).for_each(|_| outlet.send(event(), Worth::Rare));
+        assert_eq!(receiver.len(), CHANNEL - RESERVED_OF_IT);
     }
 
     #[test]
@@ -107,7 +139,7 @@ mod tests {
         let mut outlet = Outlet::new(sender);
         let (mut events, mut gaps) = (0, 0);
         for _ in 0..4 * CHANNEL {
-            (0..2).for_each(|_| outlet.send(event(), Ring::Bulk));
+            (0..2).for_each(|_| outlet.send(event(), Worth::Common));
             match receiver.try_recv().map(|event| event.payload) {
                 Ok(Payload::Lost(_)) => gaps += 1,
                 _ => events += 1,
@@ -119,11 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn the_ring_says_what_is_rare() {
+        let payload = event().payload;
+        assert_eq!(Worth::of(Ring::Bulk, &payload), Worth::Common);
+        assert_eq!(Worth::of(Ring::Rare, &payload), Worth::Precious);
+    }
+
+    #[test]
     fn nobody_reads() {
         let (sender, receiver) = channel(CHANNEL);
         let mut outlet = Outlet::new(sender);
         drop(receiver);
-        outlet.send(event(), Ring::Rare);
+        outlet.send(event(), Worth::Precious);
         outlet.flush();
         assert_eq!(outlet.lost(), 0);
     }

@@ -133,7 +133,7 @@ impl Decoder for ExecDecoder {
 
 impl Decoder for ExitDecoder {
     fn kinds(&self) -> &'static [Kind] {
-        &[Kind::Exit]
+        &[Kind::Exit, Kind::Death]
     }
 
     fn decode(&mut self, record: &[u8]) -> Result<(Subject, Payload), DecodeError> {

@@ -70,6 +70,7 @@ impl Probe for SeccompProbe {
         let mut offsets = offsets::offsets(&facts.btf)?;
         offsets.fold = (!tells_each(asked)).into();
         let logged = logged(facts);
+        offsets.is_paired = (errors(facts, asked.seccomp_pairing) == Errors::Pairing).into();
         offsets.keep_ended = (logged == Logged::AuditLog).into();
         let hooks = vec![
             Hook {
@@ -115,7 +116,7 @@ impl Probe for SeccompProbe {
 
 /// Whether each denial is an event of its own.
 fn tells_each(asked: &Asked) -> bool {
-    asked.no_fold || asked.all
+    asked.no_fold || asked.all || asked.has_conditions
 }
 
 fn raw_tracepoints(programs: &[(&'static str, &'static str)]) -> Option<Strategy> {

@@ -15,7 +15,8 @@ fn process(pid: u32, comm: &str, container: Option<&str>) -> Subject {
         start_boottime_ns: Some(SECOND),
         ..Process::default()
     };
-    let attribution = Attribution { container, ..Default::default() }.into();
+    let via = if container.is_some() { Via::Cgroup } else { Via::Unit };
+    let attribution = Attribution { container, via, ..Default::default() }.into();
     Subject { process, attribution, ..Subject::default() }
 }
 
@@ -194,6 +195,9 @@ fn a_stop_and_a_strangers_kill() {
         let cause = by(process(9, comm, Some(container)));
         assert_eq!(cause, Some(false), "a name that {container} gave itself");
     }
+    let mut nobodys = process(9, "runc", None);
+    nobodys.attribution = Attribution::default().into();
+    assert_eq!(by(nobodys), None, "perhaps in a container");
     let mut helper = process(9, "sh", None);
     helper.attribution = Attribution { via: Via::RuntimeHelper, ..Default::default() }.into();
     assert_eq!(by(helper), Some(true), "in a runtime's own cgroup");

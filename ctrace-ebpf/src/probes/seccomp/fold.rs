@@ -5,8 +5,6 @@
 //! removes, no program adds to any more, and no count is lost. A denial is sent at once where
 //! neither map knows its like, and where there is no room.
 
-use core::arch::asm;
-
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
@@ -22,6 +20,7 @@ use crate::{
     emit, filter,
     kernel::global,
     task::{SETTINGS, TASK_OFFSETS},
+    totals::add_to,
 };
 
 /// Kinds of denials that are counted together, in each map.
@@ -105,18 +104,22 @@ pub fn report(denial: &Denial) {
         }
     }
     record.count = 1;
-    emit::send(Kind::Seccomp, record.as_bytes());
+    // Whoever makes denied calls makes as many as it likes: they must not keep OOM kills out of the
+    // ring.
+    if is_kill {
+        emit::send(Kind::Seccomp, record.as_bytes());
+    } else {
+        emit::send_if_room(Kind::Seccomp, record.as_bytes());
+    }
 }
 
 /// Counts a denial where its like is known.
 #[inline(always)]
 fn count(folds: &HashMap<FoldKey, Seccomp>, key: &FoldKey, tgid: u32) -> bool {
     let Some(known) = folds.get_ptr_mut(key) else { return false };
-    // SAFETY: the map's values are aligned, and the count is only ever added to. `core` has no such
-    // operation for this target, which cannot compare and exchange before Linux 5.12.
+    // SAFETY: the map's values are aligned, and the count is only ever added to.
     unsafe {
-        let place = &raw const (*known).count;
-        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) place, in(reg) 1_u64, options(nostack));
+        add_to(&raw const (*known).count, 1);
         if (*known).process.tgid != tgid {
             (*known).several = 1;
         }

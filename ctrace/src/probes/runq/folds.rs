@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{RunqDelay, Subject};
+use crate::event::{Attribution, RunqDelay, Subject};
 
 /// Containers and cgroups that are told apart; of more each wait is told.
 const MAX_OWNERS: usize = 4096;
@@ -24,9 +24,10 @@ struct Fold {
 impl Folds {
     /// Whether the wait is to be told by itself; else it is kept for [`Folds::tick`].
     pub fn tells(&mut self, subject: &Subject, delay: &RunqDelay) -> bool {
-        let Some(fold) = self.0.get_mut(owner(subject)) else {
+        let Some(owner) = owner(subject) else { return true };
+        let Some(fold) = self.0.get_mut(owner) else {
             if self.0.len() < MAX_OWNERS {
-                self.0.insert(owner(subject).to_owned(), None);
+                self.0.insert(owner.to_owned(), None);
             }
             return true;
         };
@@ -57,14 +58,11 @@ impl Folds {
     }
 }
 
-/// The container, else the cgroup.
-fn owner(subject: &Subject) -> &str {
-    let attribution = &subject.attribution;
-    match (&attribution.container, &attribution.path) {
-        (Some(container), _) => &container.id,
-        (None, Some((_, path))) => path,
-        (None, None) => "",
-    }
+/// The container, else the cgroup; absent where neither is known.
+fn owner(subject: &Subject) -> Option<&str> {
+    let Attribution { container, path, .. } = &*subject.attribution;
+    let path = path.as_ref().map(|(_, path)| &**path);
+    container.as_ref().map(|container| container.id.as_str()).or(path)
 }
 
 #[cfg(test)]
@@ -72,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Attribution, Container, Process};
+    use crate::event::{Container, Process};
 
     fn subject(container: &str, pid: u32) -> Subject {
         let container = Container { id: container.to_owned(), ..Container::default() };
@@ -105,6 +103,12 @@ mod tests {
         assert_eq!(folds.tick().len(), 1);
         assert_eq!(folds.tick().len(), 0);
         assert!(folds.tells(&subject("a", 1), &wait(30)));
+    }
+
+    #[test]
+    fn strangers_are_not_taken_together() {
+        let mut folds = Folds::default();
+        assert!((0..3).all(|_| folds.tells(&Subject::default(), &wait(1))));
     }
 
     #[test]

@@ -57,7 +57,11 @@ impl Listener {
         let this = Self { waiting: waiting.clone(), is_over: is_over.clone() };
         thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
-                let Ok(read) = log.read(WAIT_MS) else { return };
+                let Ok(read) = log.read(WAIT_MS) else {
+                    // Nobody listens any more: what follows is lost, however much it is.
+                    waiting.lock().unwrap_or_else(PoisonError::into_inner).lost += 1;
+                    return;
+                };
                 let is_lost = match read {
                     AuditRead::Seccomp(call) if is_wanted(call.code, is_sole) => {
                         let identity = identity(&call, &ended, &layout);

@@ -93,6 +93,7 @@ pub fn offsets(btf: &Btf) -> Result<SeccompOffsets, Unsupported> {
         info_code: at("kernel_siginfo", "si_code"),
         info_syscall: at("kernel_siginfo", "_sifields._sigsys._syscall"),
         fold: MISSING,
+        is_paired: MISSING,
         keep_ended: MISSING,
     })
 }
