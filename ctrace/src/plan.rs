@@ -140,11 +140,12 @@ pub fn parse_cgroup(text: &str) -> Result<String, String> {
 /// # Errors
 /// A message that says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("'{text}' is no duration: write 10s, 500ms, 2m or 1h");
+    let expected = || format!("'{text}' is no duration: write 10s, 500ms, 20us, 2m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().map_err(|_| expected())?;
     let seconds = match unit {
+        "us" => number / 1_000_000.0,
         "ms" => number / 1000.0,
         "s" | "" => number,
         "m" | "min" => number * 60.0,

@@ -2,6 +2,7 @@
 
 mod latency;
 mod render;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use ctrace_common::totals::{Measure, Total, TotalKey};
 
 use crate::event::{Attribution, Event, Payload, Via, field::Value};
 pub use latency::Latency;
+pub use schema::schema;
 
 /// Containers that are told apart; what happens to more is summed up as one.
 const MAX_CONTAINERS: usize = 4096;

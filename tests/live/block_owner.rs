@@ -16,12 +16,13 @@ use ctrace_tests::watch::Watch;
 use super::MIB;
 
 /// A container with a disk of its own at /data.
-fn with_disk(script: &str) -> Result<(Loop, Mounted, Container)> {
+pub fn with_disk(options: &[&str], script: &str) -> Result<(Loop, Mounted, Container)> {
     let disk = Loop::new(64 * MIB)?;
     let mounted = Mounted::ext4(disk.device())?;
     let engine = docker::shared()?;
     let volume = format!("{}:/data", mounted.path().display());
-    let container = engine.create(&["--volume", &volume], &["/bin/sh", "-c", script])?;
+    let options = [options, &["--volume", &volume]].concat();
+    let container = engine.create(&options, &["/bin/sh", "-c", script])?;
     Ok((disk, mounted, container))
 }
 
@@ -33,7 +34,7 @@ fn bytes_of(events: &[&Event]) -> Result<u64> {
 fn direct_io_is_the_containers() {
     case("direct writes of a container: its own, with the process that wrote", || {
         let script = "dd if=/dev/zero of=/data/file bs=65536 count=16 oflag=direct 2>/dev/null";
-        let (disk, _mounted, container) = with_disk(script)?;
+        let (disk, _mounted, container) = with_disk(&[], script)?;
         let watch = Watch::of("block:all,exec", &["--container", &container.id])?;
         container.start_to_end()?.expect_code(0)?;
         let enough = watch.event("a write", |event| event.is("block"))?;
@@ -59,7 +60,7 @@ fn buffered_writes() {
     case("buffered writes of a container, written back by the kernel", || {
         let is_v1 = v1_mount("blkio")?.is_some();
         let script = "dd if=/dev/zero of=/data/file bs=65536 count=64 2>/dev/null; sync; sync";
-        let (disk, mounted, container) = with_disk(script)?;
+        let (disk, mounted, container) = with_disk(&[], script)?;
         let watch = Watch::of("block:all,exec", &["--bulk-ring-size", "16M"])?;
         container.start_to_end()?.expect_code(0)?;
         run(Command::new("sync").arg("--file-system").arg(mounted.path()))?;
@@ -100,7 +101,7 @@ fn filters_go_by_the_owner() {
     case("--container: I/O of its own, and none of the host's", || {
         let script = "read go </data/go; dd if=/dev/zero of=/data/file bs=65536 count=16 oflag=direct \
                       2>/dev/null";
-        let (disk, mounted, container) = with_disk(script)?;
+        let (disk, mounted, container) = with_disk(&[], script)?;
         run(Command::new("mkfifo").arg(mounted.path().join("go")))?;
         run(&mut docker::shared()?.command(&["start", &container.id]))?;
         let watch = Watch::of("block:all", &["--container", &container.id])?;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
+use ctrace_tests::block::{Loop, Mapped};
 use ctrace_tests::case::case;
 use ctrace_tests::docker;
 use ctrace_tests::event::Event;
@@ -14,6 +15,8 @@ use ctrace_tests::facts::{ctrace, in_vm, patience};
 use ctrace_tests::frozen::FileSystem;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::watch::Watch;
+
+use super::MIB;
 
 const DAY_NS: i128 = 86_400_000_000_000;
 
@@ -169,6 +172,33 @@ impl Drop for Sleeper {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn a_suspended_device() {
+    case("a reader of a suspended device: seen while it is stuck, with its stack", || {
+        let below = Loop::new(4 * MIB)?;
+        let mapped = Mapped::new(&format!("0 8192 linear {} 0", below.device().display()))?;
+        let watch = watch(&[])?;
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", mapped.device()?.display()));
+        dd.args(["of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none"]);
+        // Dropped after the device is resumed: before, it cannot end.
+        let mut child = None;
+        let suspended = mapped.suspend()?;
+        let child = child.insert(Sleeper(dd.stdin(Stdio::null()).spawn()?));
+        let pid = child.0.id();
+        let event = watch.event("the reader", |event| event.is("blocked") && event.is_of(pid))?;
+        println!("  {event}");
+        let seen: Vec<_> = event.array("/sched/stack")?.iter().filter_map(|v| v.as_str()).collect();
+        let seen: Vec<_> = seen.iter().filter_map(|name| name.split(' ').next()).collect();
+        equal("sched.stack", seen, stack(pid)?)?;
+        println!("  waits for {}", event.str("/sched/wait")?);
+        equal("sched.state", event.str("/sched/state")?, "uninterruptible")?;
+        drop(suspended);
+        ensure!(child.0.wait()?.success(), "the reader failed");
+        watch.stop().map(drop)
+    });
 }
 
 #[test]

@@ -121,13 +121,10 @@ fn cpu_quota_of_a_container() {
 
 /// The summary's line of JSON has the container with the same time.
 fn in_summary(ended: &Ended, container: &Container, throttled_ns: u64) -> Result<()> {
-    let line = ended.stderr.last().context("nothing on stderr")?;
-    println!("  {line}");
-    let summary: Value = serde_json::from_str(line).context("the last line is no JSON")?;
-    let containers = summary["containers"].as_array().context("no containers")?;
-    let mine = containers.iter().find(|one| one["id"] == container.id.as_str());
-    let mine = mine.context("the container is not in the summary")?;
-    equal("name", mine["name"].as_str(), Some(container.name.as_str()))?;
+    let report = ended.report()?;
+    let mine = report.container(&container.name)?;
+    println!("  {mine}");
+    equal("id", mine["id"].as_str(), Some(container.id.as_str()))?;
     equal("throttled_ns", mine["throttled_ns"].as_u64(), Some(throttled_ns))
 }
 

@@ -9,6 +9,7 @@ mod block_events;
 mod block_owner;
 mod block_peers;
 mod blocked;
+mod by_default;
 mod churn;
 mod cli;
 mod containerd;

@@ -111,6 +111,15 @@ fn a_cgroup() -> Result<Cgroup> {
     Cgroup::in_hierarchy(&mount, &unique("runq"))
 }
 
+/// Hogs of one CPU in a cgroup, stopped until what comes with them is told to go on.
+fn stopped_hogs(cgroup: &Cgroup) -> Result<([Hog; 3], Vec<Stopped>)> {
+    let cpu = a_cpu()?;
+    let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
+    let stopped = hogs.iter().map(Hog::stop).collect::<Result<_>>()?;
+    hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
+    Ok((hogs, stopped))
+}
+
 /// Lets hogs compete until each has been seen so often, and holds what was seen of them against the
 /// scheduler's own counts.
 fn add_up(hogs: &[Hog], times: usize) -> Result<Vec<Event>> {
@@ -192,15 +201,12 @@ fn only_slow_ones() {
 #[test]
 fn told_together() {
     case("hogs in a cgroup: a wait at once, then one event a second; all add up", || {
-        let cpu = a_cpu()?;
         let cgroup = a_cgroup()?;
-        let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
-        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
-        hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
+        let (hogs, stopped) = stopped_hogs(&cgroup)?;
         let waited = || hogs.iter().map(Hog::waited).sum::<Result<u64>>();
         let before = waited()?;
         let path = cgroup.path_text();
-        let watch = watch("runq", &["--runq-slower", "0.000001ms", "--cgroup", &path])?;
+        let watch = watch("runq", &["--runq-slower", "0.001us", "--cgroup", &path])?;
         stopped.into_iter().try_for_each(Stopped::go_on)?;
         let begun = Instant::now();
         watch.events(patience(20), "three events", |events| events.len() >= 3)?;
@@ -290,11 +296,8 @@ fn a_quota_is_told_apart() {
 #[test]
 fn summed_up_by_cgroup() {
     case("the sums in the kernel: a cgroup's waits are all that its tasks waited", || {
-        let cpu = a_cpu()?;
         let cgroup = a_cgroup()?;
-        let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
-        let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
-        hogs.iter().try_for_each(|hog| cgroup.take(hog.pid()))?;
+        let (hogs, stopped) = stopped_hogs(&cgroup)?;
         let waited = || hogs.iter().map(Hog::waited).sum::<Result<u64>>();
         let before = waited()?;
         let path = cgroup.path_text();

@@ -315,6 +315,28 @@ impl Mapped {
     pub fn device(&self) -> Result<PathBuf> {
         Ok(Path::new("/dev").join(self.disk()?))
     }
+
+    /// Holds all I/O back until the answer is dropped.
+    pub fn suspend(&self) -> Result<Suspended<'_>> {
+        let mut command = Command::new(program("dmsetup")?);
+        run(command.args(["suspend", "--noflush", "--nolockfs", "--noudevsync", &self.name]))?;
+        Ok(Suspended(self))
+    }
+}
+
+/// A table whose I/O is held back; resumed on drop.
+#[derive(Debug)]
+pub struct Suspended<'a>(&'a Mapped);
+
+impl Drop for Suspended<'_> {
+    fn drop(&mut self) {
+        let resumed = program("dmsetup").and_then(|dmsetup| {
+            run(Command::new(dmsetup).args(["resume", "--noudevsync", &self.0.name]))
+        });
+        if let Err(error) = resumed {
+            eprintln!("{} stays suspended: {error:#}", self.0.name);
+        }
+    }
 }
 
 impl Drop for Mapped {

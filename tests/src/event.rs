@@ -8,9 +8,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use jsonschema::Validator;
 use serde_json::Value;
 
-/// What ctrace's documentation says of the lines of `ctrace watch` and of `ctrace containers`.
+/// What ctrace's documentation says of the lines of `ctrace watch` and of `ctrace containers`, and of
+/// the summary.
 const EVENTS: &str = include_str!("../../docs/events.schema.json");
 const CONTAINERS: &str = include_str!("../../docs/container.schema.json");
+const SUMMARIES: &str = include_str!("../../docs/summary.schema.json");
 
 /// A parsed event. Fields are addressed by JSON pointer, as in `/oom/limit_bytes`.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,13 +136,16 @@ impl Event {
 }
 
 /// Holds a line against the schema that ctrace publishes, by a validator that is not ctrace's.
-fn fits_schema(line: &Value) -> Result<()> {
+pub fn fits_schema(line: &Value) -> Result<()> {
     static OF_EVENTS: OnceLock<Result<Validator, String>> = OnceLock::new();
     static OF_CONTAINERS: OnceLock<Result<Validator, String>> = OnceLock::new();
+    static OF_SUMMARIES: OnceLock<Result<Validator, String>> = OnceLock::new();
     let kind = line["type"].as_str().unwrap_or_default();
-    let validator = match kind.starts_with("container") || kind == "unit" {
-        true => OF_CONTAINERS.get_or_init(|| validator(CONTAINERS)),
-        false => OF_EVENTS.get_or_init(|| validator(EVENTS)),
+    let validator = match kind {
+        "summary" => OF_SUMMARIES.get_or_init(|| validator(SUMMARIES)),
+        "unit" => OF_CONTAINERS.get_or_init(|| validator(CONTAINERS)),
+        _ if kind.starts_with("container") => OF_CONTAINERS.get_or_init(|| validator(CONTAINERS)),
+        _ => OF_EVENTS.get_or_init(|| validator(EVENTS)),
     };
     let validator = validator.as_ref().map_err(|error| anyhow!("the schema itself: {error}"))?;
     let errors = validator.iter_errors(line);

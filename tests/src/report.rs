@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::block::Counted;
+use crate::event::fits_schema;
 
 /// The summary.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ impl Report {
         let line = lines.iter().rfind(|line| line.starts_with('{')).context("no summary")?;
         let value: Value = serde_json::from_str(line)?;
         ensure!(value["type"] == "summary", "no summary: {value}");
+        fits_schema(&value)?;
         Ok(Report(value))
     }
 

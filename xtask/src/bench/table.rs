@@ -40,7 +40,7 @@ pub fn render(rows: &[Row]) -> String {
     );
     for row in rows {
         let (min, max) = (row.samples[0], row.samples[row.samples.len() - 1]);
-        let target = row.target.map_or("-".to_owned(), |target| format!("{target:.0}"));
+        let target = row.target.map_or("-".to_owned(), |target| format!("{target:.1}"));
         let verdict = if row.misses() { "  MISSED" } else { "" };
         // Writing to a String cannot fail.
         let _ = writeln!(

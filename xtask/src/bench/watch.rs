@@ -12,7 +12,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use self::{loads::Load, tracers::Tracer};
+use self::{
+    loads::Load,
+    tracers::{CTRACE, EMPTY, Tracer},
+};
 use super::table::Row;
 
 pub fn measure(binary: &Path, runs: u32) -> Result<Vec<Row>> {
@@ -32,6 +35,14 @@ pub fn measure(binary: &Path, runs: u32) -> Result<Vec<Row>> {
                 let traced = traced.with_context(|| format!("{} failed", load.name()))?;
                 increments.push(load.increment(traced, figure));
             }
+        }
+        if let Some(target) = load.ratio() {
+            let of = |name| tracers.iter().position(|tracer| tracer.name == name);
+            let (empty, ctrace) = of(EMPTY).zip(of(CTRACE)).context("no tracers to compare")?;
+            let pairs = increments[ctrace].iter().zip(&increments[empty]);
+            let ratios = pairs.map(|(ctrace, empty)| ctrace / empty).collect();
+            let title = format!("{}: ctrace / {EMPTY}", load.name());
+            rows.push(Row::new(title, "x", ratios, Some(target)));
         }
         rows.push(Row::new(format!("{}: bare", load.name()), load.unit(), bare, None));
         for (Tracer { name, .. }, increments) in tracers.iter().zip(increments) {

@@ -4,11 +4,21 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
+
+/// Programs that do nothing.
+pub const EMPTY: &str = "programs that do nothing";
+pub const CTRACE: &str = "ctrace";
+pub const NO_PAIRING: &str = "ctrace, no pairing";
+/// How long a tracer may take until it is in place.
+const START: Duration = Duration::from_secs(30);
 
 pub struct Tracer {
     pub name: &'static str,
@@ -26,10 +36,10 @@ pub fn of(hooks: &[&str], ctrace: &Path, load: &Path) -> Vec<Tracer> {
     };
     let idle = [&["idle"], hooks].concat();
     let mut tracers = vec![
-        Tracer { name: "programs that do nothing", words: words(load, &idle), ready: "attached" },
-        Tracer { name: "ctrace", words: words(ctrace, &["watch"]), ready: "attached:" },
+        Tracer { name: EMPTY, words: words(load, &idle), ready: "attached" },
+        Tracer { name: CTRACE, words: words(ctrace, &["watch"]), ready: "attached:" },
         Tracer {
-            name: "ctrace, no pairing",
+            name: NO_PAIRING,
             words: words(ctrace, &["watch", "--seccomp-pairing", "off"]),
             ready: "attached:",
         },
@@ -42,7 +52,9 @@ pub fn of(hooks: &[&str], ctrace: &Path, load: &Path) -> Vec<Tracer> {
             eprintln!("skipped: {name}: {program} is not installed");
             continue;
         };
-        let tracer = Tracer { name, words: words(&program, args), ready };
+        // Into a pipe they would write whole blocks.
+        let words = [vec!["stdbuf".to_owned(), "-oL".to_owned()], words(&program, args)].concat();
+        let tracer = Tracer { name, words, ready };
         match tracer.start().and_then(Running::stop) {
             Ok(()) => tracers.push(tracer),
             Err(error) => eprintln!("skipped: {name}: {error:#}"),
@@ -64,6 +76,27 @@ const PEERS: &[Peer] = &[
     ),
     ("syscount -L", "sys_enter", "syscount", &["-L"], "Tracing"),
     ("runqlat", "sched_switch", "runqlat", &[], "Tracing"),
+    // The delay is there for what it says after it.
+    (
+        "perf sched record",
+        "sched_switch",
+        "perf",
+        &["sched", "record", "-D", "1", "-o", "/dev/null"],
+        "Events enabled",
+    ),
+    (
+        "bpftrace, latency by request",
+        "block_rq_issue",
+        "bpftrace",
+        &[
+            "-e",
+            "tracepoint:block:block_rq_issue { @s[args->dev, args->sector] = nsecs; } \
+             tracepoint:block:block_rq_complete /@s[args->dev, args->sector]/ { \
+             @ns = hist(nsecs - @s[args->dev, args->sector]); \
+             delete(@s[args->dev, args->sector]); }",
+        ],
+        "Attaching",
+    ),
     ("biolatency", "block_rq_issue", "biolatency", &[], "Tracing"),
     ("execsnoop", "sched_process_exec", "execsnoop", &[], "PCOMM"),
 ];
@@ -87,19 +120,25 @@ impl Tracer {
             .stderr(both)
             .spawn()
             .with_context(|| format!("cannot start {}", words[0]))?;
-        let mut running = Running { child, name };
-        let mut lines = BufReader::new(said).lines();
+        let running = Running { child, name };
+        let (sender, lines) = mpsc::channel();
+        // To its end: whatever else it says must not fill the pipe.
+        thread::spawn(move || {
+            BufReader::new(said).lines().map_while(Result::ok).for_each(|line| {
+                let _ = sender.send(line);
+            });
+        });
+        let deadline = Instant::now() + START;
         let mut before = Vec::new();
-        while let Some(line) = lines.next().transpose()? {
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             if line.contains(ready) {
-                // Whatever else it says must not fill the pipe.
-                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(running);
             }
             before.push(line);
         }
-        let status = running.child.wait()?;
-        bail!("{name} ended, {status}: {}", before.join("; "))
+        running.stop()?;
+        bail!("{name} was not in place after {} s: {}", START.as_secs(), before.join("; "))
     }
 }
 
