@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ctrace_tests::case::{cannot, case};
@@ -102,8 +102,7 @@ fn cpu_quota_of_a_container() {
         equal("quota_ns", first.u64("/throttle/quota_ns")?, 10_000_000)?;
         equal("period_ns", first.u64("/throttle/period_ns")?, 100_000_000)?;
         busy(&container, 2)?;
-        // The shell that was throttled last has ended: nothing runs any more.
-        thread::sleep(Duration::from_millis(500));
+        settled(|| Ok(fs::read_to_string(cgroup.join("cpu.stat"))?))?;
         let ended = watch.stop()?;
         let truth = throttled(&fs::read_to_string(cgroup.join("cpu.stat"))?)?;
         let told = sums(&ended, "throttle", THROTTLE, |event| is_of(event, &container));
@@ -117,6 +116,22 @@ fn cpu_quota_of_a_container() {
         ensure!(events <= 3, "{events} events in some seconds: one at once, one at the end");
         in_summary(&ended, &container, truth[2])
     });
+}
+
+/// Waits until nothing is counted any more in a file, for which there is no event: the last period is
+/// counted after its load has ended.
+fn settled(read: impl Fn() -> Result<String>) -> Result<()> {
+    let deadline = Instant::now() + patience(10);
+    let mut before = read()?;
+    loop {
+        thread::sleep(Duration::from_millis(500));
+        let now = read()?;
+        if now == before {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "it does not settle: {now}");
+        before = now;
+    }
 }
 
 /// The summary's line of JSON has the container with the same time.
@@ -147,7 +162,7 @@ fn stress_ng_in_a_cgroup() {
         // What it counted before ctrace started is not told. The first look is what to count from.
         thread::sleep(patience(2));
         load()?;
-        thread::sleep(Duration::from_millis(500));
+        settled(|| cgroup.get("cpu.stat"))?;
         let ended = watch.stop()?;
         let after = throttled(&cgroup.get("cpu.stat")?)?;
         let is_it = |event: &Event| event.get("/cgroup/path").is_some_and(|shown| *shown == path);

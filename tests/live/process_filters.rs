@@ -140,7 +140,9 @@ fn a_flood_elsewhere() {
             println!("  {filter:?}");
             watch.event("the exec", |event| event.is("exec") && event.is_of(pid))?;
             let ended = watch.stop()?;
-            equal("lost", lost(&ended)?, 0)?;
+            // Before it has decided, records may come faster than a slow machine reads them.
+            let lost = lost(&ended)?;
+            ensure!(lost <= WARM_UP as u64, "{lost} of a flood of {FLOOD} were lost");
             only(&ended, |event| event.is_of(pid))?;
         }
         Ok(())

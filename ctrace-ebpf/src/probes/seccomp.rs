@@ -256,8 +256,8 @@ extern "C" fn ended(mode: u64) -> i32 {
                 && nr >= 0
                 && (is_rolled_back || result == -ENOSYS)
                 && (matches!(state, State::OUTSIDE | State::UNKNOWN)
-                    // Nobody notes where a thread is.
-                    || (global!(SECCOMP_OFFSETS, is_paired) != 1 && state != State::KILLED))
+                    // Nobody notes that it comes out of the call that made it.
+                    || (global!(SECCOMP_OFFSETS, is_paired) != 1 && state == State::INSIDE))
         }
     };
     if !is_killed {

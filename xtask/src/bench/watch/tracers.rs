@@ -130,15 +130,16 @@ impl Tracer {
         });
         let deadline = Instant::now() + START;
         let mut before = Vec::new();
-        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            if line.contains(ready) {
-                return Ok(running);
+        let why = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(ready) => return Ok(running),
+                Ok(line) => before.push(line),
+                Err(mpsc::RecvTimeoutError::Timeout) => break "is not in place in time",
+                Err(mpsc::RecvTimeoutError::Disconnected) => break "ended",
             }
-            before.push(line);
-        }
+        };
         running.stop()?;
-        bail!("{name} was not in place after {} s: {}", START.as_secs(), before.join("; "))
+        bail!("{why}: {}", before.join("; "))
     }
 }
 
