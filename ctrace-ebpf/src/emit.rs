@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use ctrace_common::{Header, Kind, Ring};
 
-/// Rare, precious events: OOM kills and the cgroups they name. The collector sets the sizes.
+/// Rare, precious events: OOM kills and the cgroups they name, deaths and what they are judged by,
+/// denials. What may become frequent leaves the others room. The collector sets the sizes.
 #[map(name = "RARE")]
 static RARE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 

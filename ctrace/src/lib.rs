@@ -16,7 +16,8 @@
 //! - `attribute` imports `event`; it never fails, it answers "unknown".
 //! - `verdict` imports `event` alone.
 //! - `enrich` imports `event` alone; it has a thread of its own and no event waits for it.
-//! - aya's programs appear in `loader` alone, its maps in `loader`, `collect` and `pipeline`.
+//! - aya's programs appear in `loader`, and in the probe that reads an iterator; its maps in `loader`,
+//!   `collect`, `pipeline`, and in the decoders of `probes` that have one of their own.
 //! - Only `pipeline` and `cli` see all stages; nothing imports `cli`.
 //! - BTF, decoding, filter, plan and rendering are pure.
 
