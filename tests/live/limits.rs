@@ -156,6 +156,7 @@ fn stress_ng_in_a_cgroup() {
         load.args(["--cpu", "2", "--timeout", "2s", "--quiet"]);
         let load = || finish(&mut cgroup.enter(&load)).map(drop);
         load()?;
+        settled(|| cgroup.get("cpu.stat"))?;
         let before = throttled(&cgroup.get("cpu.stat")?)?;
         let watch = watch("throttle")?;
         let path = cgroup.path_text();
