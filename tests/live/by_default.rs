@@ -1,6 +1,6 @@
 //! `ctrace watch` without options: what is told of a container in trouble.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use ctrace_tests::block::Counted;
 use ctrace_tests::case::case;
 use ctrace_tests::event::Event;

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ctrace_tests::case::case;
@@ -61,9 +61,18 @@ impl Hog {
 
     /// Nanoseconds that it has waited for a CPU, as the scheduler counts.
     fn waited(&self) -> Result<u64> {
+        self.schedstat(1)
+    }
+
+    /// How often it got one.
+    fn runs(&self) -> Result<u64> {
+        self.schedstat(2)
+    }
+
+    fn schedstat(&self, index: usize) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", self.pid()))?;
-        let waited = text.split_whitespace().nth(1).context("no second number in schedstat")?;
-        Ok(waited.parse()?)
+        let number = text.split_whitespace().nth(index).context("too few numbers in schedstat")?;
+        Ok(number.parse()?)
     }
 }
 
@@ -120,34 +129,37 @@ fn stopped_hogs(cgroup: &Cgroup) -> Result<([Hog; 3], Vec<Stopped>)> {
     Ok((hogs, stopped))
 }
 
-/// Lets hogs compete until each has been seen so often, and holds what was seen of them against the
-/// scheduler's own counts.
-fn add_up(hogs: &[Hog], times: usize) -> Result<Vec<Event>> {
+/// What was seen of hogs, and how long each has waited by the scheduler's own count, nanoseconds.
+struct Competed {
+    events: Vec<Event>,
+    waited: Vec<u64>,
+}
+
+/// Lets hogs compete until each has got a CPU so often, watched by ctrace with these arguments.
+fn compete(hogs: &[Hog], times: u64, family: &str, options: &[&str]) -> Result<Competed> {
+    let of_all =
+        |count: fn(&Hog) -> Result<u64>| hogs.iter().map(count).collect::<Result<Vec<_>>>();
     let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
-    let before = hogs.iter().map(Hog::waited).collect::<Result<Vec<_>>>()?;
+    let (waited, runs) = (of_all(Hog::waited)?, of_all(Hog::runs)?);
     let pids: Vec<_> = hogs.iter().map(|hog| hog.pid().to_string()).collect();
     let mut arguments = vec!["--bulk-ring-size", "16M"];
+    arguments.extend(options);
     arguments.extend(pids.iter().flat_map(|pid| ["--pid", pid.as_str()]));
-    let watch = watch("runq:all", &arguments)?;
+    let watch = watch(family, &arguments)?;
     stopped.into_iter().try_for_each(Stopped::go_on)?;
-    let of = |events: &[Event], hog: &Hog| {
-        let of_hog = events.iter().filter(|event| event.is_of(hog.pid()));
-        of_hog.map(|event| event.u64("/sched/delay_ns")).collect::<Result<Vec<_>>>()
-    };
-    watch.events(patience(20), "delays of every hog", |events| {
-        hogs.iter().all(|hog| of(events, hog).is_ok_and(|delays| delays.len() >= times))
-    })?;
-    let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
-    let truth = hogs.iter().map(Hog::waited).collect::<Result<Vec<_>>>()?;
-    let ended = watch.stop()?;
-    equal("lost", ended.events.iter().filter(|event| event.is("lost")).count(), 0)?;
-    for ((hog, before), after) in hogs.iter().zip(before).zip(truth) {
-        let delays = of(&ended.events, hog)?;
-        println!("  {} waited {} ns in {} waits", hog.pid(), after - before, delays.len());
-        equal("sum of the delays", delays.iter().sum::<u64>(), after - before)?;
+    let deadline = Instant::now() + patience(20);
+    while of_all(Hog::runs)?.iter().zip(&runs).any(|(now, before)| now - before < times) {
+        ensure!(Instant::now() < deadline, "hogs do not wait for each other");
+        thread::sleep(Duration::from_millis(5));
     }
+    let stopped = hogs.iter().map(Hog::stop).collect::<Result<Vec<_>>>()?;
+    let after = of_all(Hog::waited)?;
+    let ended = watch.stop()?;
     drop(stopped);
-    Ok(ended.events)
+    let lost = ended.events.iter().filter(|event| event.is("lost"));
+    equal("lost", lost.inspect(|event| println!("  {event}")).count(), 0)?;
+    let waited = after.iter().zip(waited).map(|(after, before)| after - before).collect();
+    Ok(Competed { events: ended.events, waited })
 }
 
 #[test]
@@ -155,7 +167,14 @@ fn on_one_cpu() {
     case("two hogs on one CPU: their delays add up to what the scheduler counts", || {
         let cpu = a_cpu()?;
         let hogs = [Hog::start(Some(cpu))?, Hog::start(Some(cpu))?];
-        let events = add_up(&hogs, 40)?;
+        let Competed { events, waited } = compete(&hogs, 40, "runq:all", &[])?;
+        for (hog, waited) in hogs.iter().zip(waited) {
+            let of_hog = events.iter().filter(|event| event.is_of(hog.pid()));
+            let delays =
+                of_hog.map(|event| event.u64("/sched/delay_ns")).collect::<Result<Vec<_>>>()?;
+            println!("  {} waited {waited} ns in {} waits", hog.pid(), delays.len());
+            equal("sum of the delays", delays.iter().sum::<u64>(), waited)?;
+        }
         let delays: Vec<_> = events.iter().filter(|event| event.is("runq_delay")).collect();
         for event in &delays {
             ensure!(event.u64("/sched/cpu")? == u64::from(cpu), "on another CPU: {event}");
@@ -175,10 +194,12 @@ fn on_all_cpus() {
     case("more hogs than CPUs, which are moved while they wait: their delays add up", || {
         let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let hogs = (0..=cpus + 1).map(|_| Hog::start(None)).collect::<Result<Vec<_>>>()?;
-        let moved = |event: &&Event| event.get("/sched/throttled").is_none_or(|v| v.is_null());
-        let events = add_up(&hogs, 40)?;
-        println!("  perhaps moved: {}", events.iter().filter(moved).count());
-        Ok(())
+        // Told together: one event for each wait would take the CPUs from them, and make more waits.
+        let Competed { events, waited } =
+            compete(&hogs, 40, "runq", &["--runq-slower", "0.001us"])?;
+        let sum = |field: &str| events.iter().map(|event| event.u64(field)).sum::<Result<u64>>();
+        println!("  {} events of {} waits", events.len(), sum("/sched/count")?);
+        equal("sum of the delays", sum("/sched/sum_ns")?, waited.iter().sum::<u64>())
     });
 }
 
