@@ -289,7 +289,8 @@ fn report_hooks(planned: &[Planned], hooks: &[Attached]) {
     }
 }
 
-/// Says on standard error what was seen and what was lost, then what happened to each container and outside.
+/// Says on standard error what was seen and what was lost, then what happened to each container and
+/// outside.
 fn report_summary(summary: &Summary, format: Format) {
     let Summary {
         events,

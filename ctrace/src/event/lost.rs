@@ -24,8 +24,9 @@ impl Lost {
             ty: Type::Text,
             doc: "Where they did not fit: rare, lifecycle or bulk (the kernel's ring buffers), held \
                   (too many wait for their containers' names) or output (the reader of ctrace's \
-                  output is too slow); audit (the kernel's audit log); program: the kernel left a run of one of ctrace's programs \
-                  out, in whose midst an interrupt came to the same hook",
+                  output is too slow); audit (the kernel's audit log); program: the kernel left \
+                  a run of one of ctrace's programs out, in whose midst an interrupt came to the \
+                  same hook",
             get: |lost| lost.ring.into(),
         },
         Field {

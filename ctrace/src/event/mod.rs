@@ -38,6 +38,8 @@ pub use oom::{Constraint, Level, Memory, Oom, OomVia};
 pub use pids::PidsMax;
 pub use process::{Exec, Exit};
 pub use runq::RunqDelay;
+#[cfg(test)]
+pub(crate) use schema::is_published;
 pub use schema::schema;
 pub use seccomp::{Seccomp, SeccompAction};
 pub use selector::{is_hex64, matches};

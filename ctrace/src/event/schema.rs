@@ -158,6 +158,18 @@ fn close(schema: &mut Value) {
     }
 }
 
+/// Fails unless the file in `docs` has this schema; `CTRACE_UPDATE=1 cargo test` writes it anew.
+#[cfg(test)]
+pub(crate) fn is_published(file: &str, schema: &serde_json::Value) {
+    let path = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/{}"), file);
+    let made = serde_json::to_string_pretty(schema).expect("JSON") + "\n";
+    if std::env::var_os("CTRACE_UPDATE").is_some() {
+        std::fs::write(&path, &made).expect("docs is writable");
+    }
+    let published = std::fs::read_to_string(&path).expect("the schema file is there");
+    assert!(published == made, "docs/{file} is stale: CTRACE_UPDATE=1 cargo test");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,15 +192,8 @@ mod tests {
         assert_eq!(labels["type"], "string");
     }
 
-    /// The schema in `docs` is this one; `CTRACE_UPDATE=1 cargo test` writes it anew.
     #[test]
     fn the_schema_file_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.schema.json");
-        let made = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
-        if std::env::var_os("CTRACE_UPDATE").is_some() {
-            std::fs::write(path, &made).expect("docs is writable");
-        }
-        let file = std::fs::read_to_string(path).expect("the schema file is there");
-        assert!(file == made, "docs/events.schema.json is stale: CTRACE_UPDATE=1 cargo test");
+        is_published("events.schema.json", &schema());
     }
 }
