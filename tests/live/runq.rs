@@ -39,7 +39,7 @@ impl Hog {
         command.args(["-c", BUSY]);
         if let Some(cpu) = cpu {
             // SAFETY: the function is called after fork; it only makes a system call.
-            unsafe { command.pre_exec(move || pin(cpu)) };
+            unsafe { command.pre_exec(move || allow(0, &only(cpu)).map(drop)) };
         }
         Ok(Hog(command.stdin(Stdio::null()).spawn()?))
     }
@@ -56,6 +56,21 @@ impl Hog {
             ensure!(Instant::now() < deadline, "{} does not stop", self.pid());
             thread::yield_now();
         }
+        Ok(stopped)
+    }
+
+    /// Has it run once, where it cannot be moved: how long a task has waited before it was moved is
+    /// only known of one that was seen to get a CPU before.
+    fn introduce(&self, stopped: Stopped) -> Result<Stopped> {
+        let (runs, cpus) = (self.runs()?, allow(self.pid(), &only(a_cpu()?))?);
+        stopped.go_on()?;
+        let deadline = Instant::now() + patience(10);
+        while self.runs()? == runs {
+            ensure!(Instant::now() < deadline, "{} gets no CPU", self.pid());
+            thread::yield_now();
+        }
+        let stopped = self.stop()?;
+        allow(self.pid(), &cpus)?;
         Ok(stopped)
     }
 
@@ -83,17 +98,26 @@ impl Drop for Hog {
     }
 }
 
-/// Has this process run on one CPU only.
-fn pin(cpu: u32) -> io::Result<()> {
-    // SAFETY: the set is plain bits, and the call only reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(cpu as usize, &mut set);
-        match libc::sched_setaffinity(0, size_of_val(&set), &raw const set) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
+/// A set of this CPU.
+fn only(cpu: u32) -> libc::cpu_set_t {
+    // SAFETY: the set is plain bits.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the set has room for every CPU that Linux counts.
+    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    set
+}
+
+/// Has a process, 0: this one, run on these CPUs only; returns those that it had.
+fn allow(pid: u32, cpus: &libc::cpu_set_t) -> io::Result<libc::cpu_set_t> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: the set is plain bits.
+    let mut before: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: both sets have the size that is said.
+    let failed = unsafe {
+        libc::sched_getaffinity(pid, size_of_val(&before), &raw mut before) != 0
+            || libc::sched_setaffinity(pid, size_of_val(cpus), cpus) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(before) }
 }
 
 /// The letter of a process's state.
@@ -146,6 +170,8 @@ fn compete(hogs: &[Hog], times: u64, family: &str, options: &[&str]) -> Result<C
     arguments.extend(options);
     arguments.extend(pids.iter().flat_map(|pid| ["--pid", pid.as_str()]));
     let watch = watch(family, &arguments)?;
+    let introduced = hogs.iter().zip(stopped).map(|(hog, stopped)| hog.introduce(stopped));
+    let stopped = introduced.collect::<Result<Vec<_>>>()?;
     stopped.into_iter().try_for_each(Stopped::go_on)?;
     let deadline = Instant::now() + patience(20);
     while of_all(Hog::runs)?.iter().zip(&runs).any(|(now, before)| now - before < times) {

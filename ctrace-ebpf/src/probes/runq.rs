@@ -5,7 +5,8 @@
 //! the same clock: <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/stats.h#L239-L329>.
 //! A task that is moved to another CPU while it waits has the time so far added to `run_delay` at
 //! once, so that the whole wait is what `run_delay` has grown by since the task last got a CPU. So
-//! the reported delays of a task add up to what `/proc/PID/schedstat` says.
+//! the reported delays of a task add up to what `/proc/PID/schedstat` says; but for the first, if the
+//! task is moved in it: nobody knows what its `run_delay` was before.
 //!
 //! The frequent path reads typed pointers, which the kernel turns into plain loads.
 
