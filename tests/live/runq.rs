@@ -1,8 +1,6 @@
 //! Waits for a CPU, held against what the scheduler itself counts.
 
 use std::fs;
-use std::io;
-use std::mem;
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +17,8 @@ use ctrace_tests::names::unique;
 use ctrace_tests::oom_check::equal;
 use ctrace_tests::process::{Signal, Stopped, signal};
 use ctrace_tests::watch::Watch;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const BUSY: &str = "while :; do :; done";
 
@@ -38,8 +38,9 @@ impl Hog {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", BUSY]);
         if let Some(cpu) = cpu {
+            let cpus = only(cpu);
             // SAFETY: the function is called after fork; it only makes a system call.
-            unsafe { command.pre_exec(move || allow(0, &only(cpu)).map(drop)) };
+            unsafe { command.pre_exec(move || Ok(sched_setaffinity(None, &cpus)?)) };
         }
         Ok(Hog(command.stdin(Stdio::null()).spawn()?))
     }
@@ -62,7 +63,9 @@ impl Hog {
     /// Has it run once, where it cannot be moved: how long a task has waited before it was moved is
     /// only known of one that was seen to get a CPU before.
     fn introduce(&self, stopped: Stopped) -> Result<Stopped> {
-        let (runs, cpus) = (self.runs()?, allow(self.pid(), &only(a_cpu()?))?);
+        let (runs, pid) = (self.runs()?, Some(Pid::from_child(&self.0)));
+        let cpus = sched_getaffinity(pid)?;
+        sched_setaffinity(pid, &only(a_cpu()?))?;
         stopped.go_on()?;
         let deadline = Instant::now() + patience(10);
         while self.runs()? == runs {
@@ -70,7 +73,7 @@ impl Hog {
             thread::yield_now();
         }
         let stopped = self.stop()?;
-        allow(self.pid(), &cpus)?;
+        sched_setaffinity(pid, &cpus)?;
         Ok(stopped)
     }
 
@@ -99,25 +102,10 @@ impl Drop for Hog {
 }
 
 /// A set of this CPU.
-fn only(cpu: u32) -> libc::cpu_set_t {
-    // SAFETY: the set is plain bits.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: the set has room for every CPU that Linux counts.
-    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
-    set
-}
-
-/// Has a process, 0: this one, run on these CPUs only; returns those that it had.
-fn allow(pid: u32, cpus: &libc::cpu_set_t) -> io::Result<libc::cpu_set_t> {
-    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
-    // SAFETY: the set is plain bits.
-    let mut before: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: both sets have the size that is said.
-    let failed = unsafe {
-        libc::sched_getaffinity(pid, size_of_val(&before), &raw mut before) != 0
-            || libc::sched_setaffinity(pid, size_of_val(cpus), cpus) != 0
-    };
-    if failed { Err(io::Error::last_os_error()) } else { Ok(before) }
+fn only(cpu: u32) -> CpuSet {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu as usize);
+    cpus
 }
 
 /// The letter of a process's state.
@@ -188,6 +176,13 @@ fn compete(hogs: &[Hog], times: u64, family: &str, options: &[&str]) -> Result<C
     Ok(Competed { events: ended.events, waited })
 }
 
+/// How long the waits of these events are by themselves and those that were told with them, nanoseconds.
+fn told_of(events: &[Event]) -> Result<u64> {
+    let sum = |field: &str| events.iter().map(|event| event.u64(field)).sum::<Result<u64>>();
+    println!("  {} events of {} waits", events.len(), sum("/sched/count")?);
+    sum("/sched/sum_ns")
+}
+
 #[test]
 fn on_one_cpu() {
     case("two hogs on one CPU: their delays add up to what the scheduler counts", || {
@@ -223,9 +218,7 @@ fn on_all_cpus() {
         // Told together: one event for each wait would take the CPUs from them, and make more waits.
         let Competed { events, waited } =
             compete(&hogs, 40, "runq", &["--runq-slower", "0.001us"])?;
-        let sum = |field: &str| events.iter().map(|event| event.u64(field)).sum::<Result<u64>>();
-        println!("  {} events of {} waits", events.len(), sum("/sched/count")?);
-        equal("sum of the delays", sum("/sched/sum_ns")?, waited.iter().sum::<u64>())
+        equal("sum of the delays", told_of(&events)?, waited.iter().sum::<u64>())
     });
 }
 
@@ -262,9 +255,7 @@ fn told_together() {
         let seconds = begun.elapsed().as_secs();
         let events = watch.stop()?.events;
         drop(stopped);
-        let sum = |field: &str| events.iter().map(|event| event.u64(field)).sum::<Result<u64>>();
-        println!("  {} events of {} waits", events.len(), sum("/sched/count")?);
-        equal("sum of the waits", sum("/sched/sum_ns")?, truth)?;
+        equal("sum of the waits", told_of(&events)?, truth)?;
         ensure!(events.len() as u64 <= seconds + 3, "{} in {seconds} s", events.len());
         equal("count of the first", events[0].u64("/sched/count")?, 1)?;
         let is_longest = |event: &Event| -> Result<bool> {
