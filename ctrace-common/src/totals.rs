@@ -31,6 +31,20 @@ impl TryFrom<u32> for Measure {
     }
 }
 
+/// Why a latency is in no total. On the wire it is the index in the map `TOTALS_LOST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Untotalled {
+    /// There was no room for another cgroup.
+    NoRoom = 0,
+    /// The kernel has switched to the task and called nobody at `sched_switch`.
+    Untold = 1,
+}
+
+impl Untotalled {
+    pub const COUNT: u32 = 2;
+}
+
 /// A key of the map `TOTALS`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use ctrace_common::{
     Place,
-    totals::{Measure, SLOTS, Total, TotalKey, slot},
+    totals::{Measure, SLOTS, Total, TotalKey, Untotalled, slot},
 };
 
 use crate::emit;
@@ -17,9 +17,9 @@ use crate::emit;
 #[map(name = "TOTALS")]
 static TOTALS: HashMap<TotalKey, Total> = HashMap::with_max_entries(4 << 10, 0);
 
-/// What did not fit [`TOTALS`].
+/// What is not in [`TOTALS`], by [`Untotalled`].
 #[map(name = "TOTALS_LOST")]
-static TOTALS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static TOTALS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Untotalled::COUNT, 0);
 
 /// `include/uapi/linux/bpf.h`
 const BPF_NOEXIST: u64 = 1;
@@ -38,13 +38,7 @@ pub fn add(place: Place, measure: Measure, detail: u32, ns: u64, bytes: u64) {
         let _ = TOTALS.insert(key, empty, BPF_NOEXIST);
         TOTALS.get_ptr(key)
     });
-    let Some(total) = total else {
-        if let Some(lost) = TOTALS_LOST.get_ptr_mut(0) {
-            // SAFETY: the slot belongs to this CPU.
-            unsafe { *lost += 1 };
-        }
-        return;
-    };
+    let Some(total) = total else { return lost(Untotalled::NoRoom, 1) };
     // The compiler knows that it is less than SLOTS and leaves every test of that out: the verifier
     // does not know.
     let place = slot(ns) as u32;
@@ -56,6 +50,15 @@ pub fn add(place: Place, measure: Measure, detail: u32, ns: u64, bytes: u64) {
             add_to(&raw const (*total).bytes, bytes);
         }
         add_to((&raw const (*total).slots).cast::<u64>().add(slot), 1);
+    }
+}
+
+/// Counts what cannot be added.
+#[inline(always)]
+pub fn lost(why: Untotalled, count: u64) {
+    if let Some(lost) = TOTALS_LOST.get_ptr_mut(why as u32) {
+        // SAFETY: the slot belongs to this CPU.
+        unsafe { *lost += count };
     }
 }
 

@@ -5,7 +5,7 @@ mod misses;
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use ctrace_common::{
     Header, Kind, Place, Ring,
-    totals::{Total, TotalKey},
+    totals::{Total, TotalKey, Untotalled},
 };
 use rustc_hash::FxHashMap;
 use zerocopy::FromBytes;
@@ -175,9 +175,9 @@ impl Totals {
         taken
     }
 
-    /// How many were not summed up, because there was no room for another cgroup.
-    pub fn lost(&self) -> u64 {
-        self.lost.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().sum())
+    /// How many were not summed up for this reason.
+    pub fn lost(&self, why: Untotalled) -> u64 {
+        self.lost.get(&(why as u32), 0).map_or(0, |by_cpu| by_cpu.iter().sum())
     }
 }
 

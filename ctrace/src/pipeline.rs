@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use ctrace_common::{Kind, Place, Ring};
+use ctrace_common::{Kind, Place, Ring, totals::Untotalled};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -90,6 +90,8 @@ pub struct Summary {
     pub report: Report,
     /// Latencies that the kernel had no room to sum up.
     pub totals_lost: u64,
+    /// Waits for a CPU whose ends the kernel's tracepoint left out.
+    pub waits_untold: u64,
 }
 
 /// Runs until a limit is reached, `stop` resolves, or the output has no reader any more.
@@ -452,7 +454,8 @@ impl Router {
                 self.summary.report.add(&attribution, &key, &total);
             }
         }
-        self.summary.totals_lost = totals.lost();
+        self.summary.totals_lost = totals.lost(Untotalled::NoRoom);
+        self.summary.waits_untold = totals.lost(Untotalled::Untold);
     }
 
     /// Shows the losses that are left at the end.

@@ -135,11 +135,25 @@ pub fn parse_cgroup(text: &str) -> Result<String, String> {
     })
 }
 
-/// A duration as people write it: `10s`, `500ms`, `2m`, `1h`, or seconds without a unit.
+/// A duration as people write it, but none that is over at once: `10s`, `500ms`, `2m`, `1h`, or
+/// seconds without a unit.
 ///
 /// # Errors
 /// A message that says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_threshold(text)?;
+    if duration.is_zero() {
+        Err(format!("a duration of {text} is over at once"))
+    } else {
+        Ok(duration)
+    }
+}
+
+/// A duration from which on something is shown, written the same way; 0 shows all.
+///
+/// # Errors
+/// A message that says what is expected.
+pub fn parse_threshold(text: &str) -> Result<Duration, String> {
     let expected = || format!("'{text}' is no duration: write 10s, 500ms, 20us, 2m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -153,12 +167,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => number * 86400.0,
         _ => return Err(expected()),
     };
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
-    if duration.is_zero() {
-        Err(format!("a duration of {text} is over at once"))
-    } else {
-        Ok(duration)
-    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| expected())
 }
 
 /// A ring's size: bytes, or with `K`, `KiB`, `M`, `MiB`, `G`, `GiB`; a power of two of at least a
@@ -199,6 +208,9 @@ mod tests {
         assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_threshold("20ms"), Ok(Duration::from_millis(20)));
+        assert_eq!(parse_threshold("0"), Ok(Duration::ZERO));
+        assert!(parse_threshold("fast").is_err());
         for bad in ["", "s", "0", "-1s", "10 s", "1e9d", "10x", "1.2.3"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -6,7 +6,9 @@
 //! A task that is moved to another CPU while it waits has the time so far added to `run_delay` at
 //! once, so that the whole wait is what `run_delay` has grown by since the task last got a CPU. So
 //! the reported delays of a task add up to what `/proc/PID/schedstat` says; but for the first, if the
-//! task is moved in it: nobody knows what its `run_delay` was before.
+//! task is moved in it: nobody knows what its `run_delay` was before. Nor where the kernel leaves
+//! switches out: a hardened 6.18 calls neither this program nor perf at those from the idle task of
+//! its second CPU. The count of the task's runs shows them: they are counted, and no part of a delay.
 //!
 //! The frequent path reads typed pointers, which the kernel turns into plain loads.
 
@@ -20,7 +22,7 @@ use ctrace_common::{
     Kind, Place, TaskIdentity,
     event::runq::{RunqDelay, RunqSettings},
     offsets::{MISSING, SchedOffsets},
-    totals::Measure,
+    totals::{Measure, Untotalled},
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -46,6 +48,8 @@ static RUNQ_SETTINGS: Global<RunqSettings> =
 struct Arrival {
     /// Its `run_delay`.
     waited: u64,
+    /// Its `pcount`: how often it had got one before.
+    runs: u64,
     /// Its `nvcsw`: how often it has gone to sleep.
     slept: u64,
     /// How long its cgroup's quota was used up on `cfs_rq`, in a unit that depends on the kernel.
@@ -68,6 +72,8 @@ const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
 /// Of [`Arrival::waited`]: the task was moved to another CPU while it was asleep.
 const MOVED: u64 = 1 << 62;
 const SET: u64 = 1 << 63;
+/// A mark that no task has.
+const UNKNOWN: u64 = 0;
 
 #[map]
 static RUNQ_RECORD: PerCpuArray<RunqDelay> = PerCpuArray::with_max_entries(1, 0);
@@ -105,6 +111,7 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
     // How long on this CPU; without the part before it moved here.
     let mut delay = clock.saturating_sub(queued);
     let waited = next.read::<u64>(global!(SCHED_OFFSETS, task_run_delay)).wrapping_add(delay);
+    let runs: u64 = next.read(global!(SCHED_OFFSETS, task_pcount));
     let slept: u64 = next.read(global!(SCHED_OFFSETS, task_nvcsw));
     let throttled: u64 = if global!(SCHED_OFFSETS, cfs_rq_throttled) == MISSING {
         0
@@ -120,6 +127,7 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
     unsafe {
         (*arrival).waited = marked(mark, waited);
+        (*arrival).runs = marked(mark, runs);
         (*arrival).slept = marked(mark, slept);
         (*arrival).throttled = marked(mark, throttled);
         (*arrival).cfs_rq = cfs_rq.address();
@@ -128,15 +136,25 @@ pub fn runq_switch(ctx: BtfTracePointContext) -> i32 {
         // Nobody knows since when it really waits.
         return 0;
     }
-    if next.read::<u64>(global!(SCHED_OFFSETS, task_pcount)) == 0 {
+    let mut kept = mark;
+    if runs == 0 {
         // It never ran before: what is kept is another's that had the same pid.
         delay = waited;
-    } else if let Some(since) = grown(mark, waited, before.waited) {
-        delay = since;
+    } else if let Some(since) = grown(mark, waited, before.waited)
+        && since != delay
+    {
+        let untold = runs.wrapping_sub(before.runs & NUMBER).saturating_sub(1);
+        if untold == 0 {
+            delay = since;
+        } else {
+            // What is kept is of a run before others.
+            kept = UNKNOWN;
+            totals::lost(Untotalled::Untold, untold);
+        }
     }
-    let preempted = grown(mark, slept, before.slept).map(|times| times == 0);
+    let preempted = grown(kept, slept, before.slept).map(|times| times == 0);
     let same_queue = before.cfs_rq == cfs_rq.address();
-    let throttled = grown(mark, throttled, before.throttled).filter(|_| same_queue);
+    let throttled = grown(kept, throttled, before.throttled).filter(|_| same_queue);
     // Else it may have been while the task slept.
     let is_throttled = throttled.is_some_and(|more| more != 0) && preempted == Some(true);
     // What a quota takes is told by `cpu.stat`, and is no wait for a CPU.

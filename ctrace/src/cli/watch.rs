@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     exclude: Vec<String>,
     /// Show waits for a CPU of at least this time
-    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "20ms", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "20ms", value_parser = plan::parse_threshold)]
     runq_slower: Duration,
     /// Show tasks that are blocked for at least this time
     #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "1s", value_parser = plan::parse_duration)]
@@ -77,7 +77,7 @@ pub struct Args {
     #[arg(help_heading = "Thresholds and costs", long)]
     no_fold: bool,
     /// Block I/O that takes so long or longer is an event
-    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "50ms", value_parser = plan::parse_duration)]
+    #[arg(help_heading = "Thresholds and costs", long, value_name = "TIME", default_value = "50ms", value_parser = plan::parse_threshold)]
     block_slower: Duration,
     /// End after this time, for example 10s, 5m
     #[arg(help_heading = "End", long, value_name = "TIME", value_parser = plan::parse_duration)]
@@ -301,6 +301,7 @@ fn report_summary(summary: &Summary, format: Format) {
         enrichment,
         report,
         totals_lost,
+        waits_untold,
     } = summary;
     let list = |counts: Vec<String>| {
         if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
@@ -329,6 +330,11 @@ fn report_summary(summary: &Summary, format: Format) {
     if *totals_lost > 0 {
         say(format_args!(
             "latencies of more cgroups than there was room for, not in the table: {totals_lost}"
+        ));
+    }
+    if *waits_untold > 0 {
+        say(format_args!(
+            "waits for a CPU that the kernel's tracepoint left out, not in the table: {waits_untold}"
         ));
     }
     match format {
